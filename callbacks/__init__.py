@@ -1,0 +1,1 @@
+"""Callbacks that work with any LightningModule."""

@@ -1,0 +1,105 @@
+"""Learning-rate schedules given as shares of the run, so that they fit whatever length it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from .errors import InputError
+
+
+class RunSchedule(LambdaLR):
+    """Base of schedules that know how far the run is and not which epoch it is in.
+
+    A recipe sets ``total`` to the number of epochs (or optimizer steps, by its ``lr_interval``) before training
+    starts, so changing ``trainer.max_epochs`` changes the schedule with it.
+
+    Args:
+        optimizer: The optimizer whose learning rate is scheduled.
+        warmup: Share of the run, in [0, 1), over which the rate rises linearly from 0; its first step is not 0.
+        total: Length of the run in scheduler steps; None lets the recipe fill it in.
+
+    Raises:
+        InputError: If ``warmup`` is outside [0, 1).
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup: float = 0.0, total: int | None = None) -> None:
+        if not 0 <= warmup < 1:
+            raise InputError(f"warmup is a share of the run and must lie in [0, 1) but is {warmup}")
+        self.warmup = warmup
+        self.total = total
+        super().__init__(optimizer, self._factor)
+
+    def factor(self, progress: float) -> float:
+        """The base rate's multiplier after warm-up; ``progress`` runs from 0 to 1 over the rest of the run."""
+        raise NotImplementedError
+
+    def _factor(self, step: int) -> float:
+        # The base class asks for step 0 when it is built, before a recipe has filled in the length.
+        total = self.total if self.total is not None else max(1, step)
+        warmup = self.warmup * total
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return self.factor(min(1.0, (step - warmup) / max(1e-9, total - warmup)))
+
+
+class CosineSchedule(RunSchedule):
+    """Half a cosine from the base rate down to ``final`` times it (https://arxiv.org/abs/1608.03983).
+
+    Args:
+        optimizer: The optimizer whose learning rate is scheduled.
+        warmup: Share of the run, in [0, 1), over which the rate rises linearly.
+        final: Multiplier of the base rate at the end of the run.
+        total: Length of the run in scheduler steps; None lets the recipe fill it in.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, warmup: float = 0.0, final: float = 0.0, total: int | None = None
+    ) -> None:
+        self.final = final
+        super().__init__(optimizer, warmup=warmup, total=total)
+
+    def factor(self, progress: float) -> float:
+        """The base rate's multiplier at a share of the run after warm-up."""
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class MilestoneSchedule(RunSchedule):
+    """The base rate times ``gamma`` at each milestone.
+
+    Args:
+        optimizer: The optimizer whose learning rate is scheduled.
+        milestones: Shares of the run, rising, each in (0, 1): ``[0.5, 0.75]`` is epochs 100 and 150 of 200.
+        gamma: Multiplier at each milestone.
+        warmup: Share of the run, in [0, 1), over which the rate rises linearly; must end before the first milestone.
+        total: Length of the run in scheduler steps; None lets the recipe fill it in.
+
+    Raises:
+        InputError: If ``milestones`` are not rising shares in (0, 1), or the warm-up does not end before the first.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        milestones: Sequence[float],
+        gamma: float = 0.1,
+        warmup: float = 0.0,
+        total: int | None = None,
+    ) -> None:
+        if list(milestones) != sorted(set(milestones)) or not all(warmup < share < 1 for share in milestones):
+            raise InputError(
+                "milestones are shares of the run: they must rise and lie between warmup"
+                f" ({warmup}) and 1, but are {list(milestones)}"
+            )
+        self.milestones = milestones
+        self.gamma = gamma
+        super().__init__(optimizer, warmup=warmup, total=total)
+
+    def factor(self, progress: float) -> float:
+        """The base rate's multiplier at a share of the run after warm-up."""
+        share = self.warmup + (1 - self.warmup) * progress
+        # Shares such as 150/240 meet the step they stand for only up to rounding.
+        return self.gamma ** sum(share >= milestone - 1e-9 for milestone in self.milestones)

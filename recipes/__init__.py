@@ -1,0 +1,1 @@
+"""LightningModules, one for each way of computing a step."""
