@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
@@ -24,12 +27,28 @@ class EpochSampler(DistributedSampler):
         shuffle: False keeps the data set's own order.
         num_replicas: Number of processes.
         rank: Index of this process.
+        drop_last: Where the data set does not divide by the number of processes, True drops the rest and False
+            repeats the first samples of the epoch.
     """
 
     def __init__(
-        self, dataset: Sized, *, seed: int = 0, shuffle: bool = True, num_replicas: int = 1, rank: int = 0
+        self,
+        dataset: Sized,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        num_replicas: int = 1,
+        rank: int = 0,
+        drop_last: bool = False,
     ) -> None:
-        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore
+        super().__init__(
+            dataset,  # type: ignore
+            num_replicas=num_replicas,
+            rank=rank,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+        )
         self._resume = (0, 0)
 
     def order(self, epoch: int) -> Tensor:
@@ -58,7 +77,62 @@ class EpochSampler(DistributedSampler):
         return iter(mine[samples if self.epoch == epoch else 0 :].tolist())
 
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """A generator whose stream depends on ``(seed, epoch)`` and shares nothing with the global one."""
-    # Multiplying by a large odd number keeps (seed, epoch + 1) apart from (seed + 1, epoch).
-    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + epoch) % 2**63)
+def derived_seed(*words: int) -> int:
+    """A 32-bit seed mixed from non-negative integers, so that neighbouring words give unrelated streams."""
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def epoch_generator(seed: int, epoch: int, stream: int = 0) -> torch.Generator:
+    """A generator whose stream depends on ``(seed, epoch, stream)`` and shares nothing with the global one.
+
+    Uses that must not be correlated within an epoch, such as order and augmentation, take different streams.
+    """
+    return torch.Generator().manual_seed(derived_seed(seed, epoch, stream))
+
+
+@contextmanager
+def isolated_rng(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed the global generators of python, numpy and torch, and give them back as they were.
+
+    For code that draws from them and cannot be handed a generator.
+
+    Args:
+        seed: A 32-bit seed.
+        device: Its generator is taken care of beside the CPU's.
+    """
+    device = torch.device(device)
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            random.seed(seed)
+            np.random.seed(seed)
+            # `torch.manual_seed` would reach every accelerator of the machine.
+            torch.default_generator.manual_seed(seed)
+            if device.type == "cuda":
+                torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def stratified_choice(labels: Tensor, share: float | int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Choose some of each class at random.
+
+    Args:
+        labels: Class indices, shape ``(N,)``.
+        share: A float chooses that share of each class, rounded, at least one; an int that many of each class.
+        generator: Source of randomness.
+
+    Returns:
+        Indices of the chosen and of the others, both rising.
+    """
+    shuffled = torch.randperm(len(labels), generator=generator)
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = labels.bincount()
+    # Place of each sample within its class, in random order.
+    place = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[by_class]]
+    wanted = (share * counts).round().clamp(min=1) if isinstance(share, float) else torch.full_like(counts, share)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[by_class[place < wanted[labels[by_class]]]] = True
+    return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()

@@ -1,0 +1,320 @@
+"""What every image datamodule does: split, sample, augment on the device, resume."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..modules.augmentation import normalize, random_crop, random_cutout, random_flip
+from ..modules.errors import InputError
+from ..modules.sampling import EpochSampler, epoch_generator, isolated_rng, stratified_choice
+from ._datasets import EpochDataset, MemoryImages
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """Base of all datamodules: images held in memory as uint8, augmented and normalised on the training device.
+
+    A batch reaches the model as ``(images, labels)``: float32 ``(N, C, H, W)``, normalised, and class indices
+    ``(N,)``. An image's augmentation depends on (seed, epoch, its index) alone, so it is the same with any batch size,
+    number of workers or processes, and in a resumed run. Nothing draws from the global random generators. Training
+    drops the last, smaller batch of an epoch unless it is the only one.
+
+    Args:
+        batch_size: Training images per step in each process, as everywhere in Lightning: W processes together read
+            W times as many.
+        eval_batch_size: Images per batch in validation, test and prediction; None takes ``batch_size``.
+        num_workers: Worker processes that load batches; 0 loads in the main process, which is fastest for images
+            in memory.
+        val_fraction: Share of each class taken from the training part for validation, in [0, 1). 0 trains on all
+            images and validates on a fixed tenth of them, without augmentation: no measure of generalisation.
+        split_seed: Seed of the split, of ``subset`` and of ``label_noise``, so that runs with different ``seed`` share
+            their data.
+        subset: Train on part of what the split leaves: a float in (0, 1] is a share of each class, an int a number of
+            images per class; None is all.
+        label_noise: Share of the training labels replaced by a class drawn uniformly from the others, in [0, 1).
+            Validation and test labels stay as they are.
+        seed: Seed of order and augmentation; None takes the one given to ``seed_everything``, or 0.
+        crop_padding: Pixels by which a random crop may shift the image in each direction; 0 is off.
+        crop_mode: What the crop shows beyond the border: the image mirrored ("reflect") or black ("zero").
+        flip: Mirror every second image left to right, at random.
+        cutout: Side in pixels of a square set to the mean colour at a random place; 0 is off.
+        transform: An extra augmentation such as a `torchvision.transforms.v2` or kornia module, called for each
+            training image on the training device, shape ``(1, C, H, W)``, float in [0, 1], after crop and flip and
+            before normalisation. It may use the global generators: they are seeded for each image and restored.
+
+    Attributes:
+        num_classes: Number of classes.
+        in_chans: Channels of an image.
+        image_size: Height and width of an image in pixels.
+        mean: Mean of each channel, on the scale of [0, 1].
+        std: Standard deviation of each channel, on the same scale.
+        class_names: Name of each class, in the order of the labels.
+        train_set: Training images, after ``setup("fit")``.
+        val_set: Validation images, after ``setup("fit")`` or ``setup("validate")``.
+        test_set: Test images, after ``setup("test")``.
+        predict_names: Name of each image in the order of prediction, after ``setup("predict")``.
+
+    Raises:
+        InputError: If an argument is out of its range, or the split leaves a class without images (at ``setup``).
+    """
+
+    num_classes: int
+    in_chans: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        subset: int | float | None = None,
+        label_noise: float = 0.0,
+        seed: int | None = None,
+        crop_padding: int = 0,
+        crop_mode: Literal["reflect", "zero"] = "reflect",
+        flip: bool = False,
+        cutout: int = 0,
+        transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        _check(batch_size >= 1, "batch_size", batch_size, "at least 1")
+        _check(eval_batch_size is None or eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "at least 1")
+        _check(num_workers >= 0, "num_workers", num_workers, "at least 0")
+        _check(0 <= val_fraction < 1, "val_fraction", val_fraction, "in [0, 1)")
+        _check(split_seed >= 0, "split_seed", split_seed, "at least 0")
+        _check(
+            subset is None or (subset >= 1 if isinstance(subset, int) else 0 < subset <= 1),
+            "subset",
+            subset,
+            "a share in (0, 1], or a whole number of images per class from 1",
+        )
+        _check(0 <= label_noise < 1, "label_noise", label_noise, "in [0, 1)")
+        _check(seed is None or seed >= 0, "seed", seed, "at least 0")
+        _check(crop_padding >= 0, "crop_padding", crop_padding, "at least 0")
+        _check(crop_mode in ("reflect", "zero"), "crop_mode", crop_mode, "reflect or zero")
+        _check(cutout >= 0, "cutout", cutout, "at least 0")
+        _check(transform is None or callable(transform), "transform", transform, "callable, or none")
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.num_workers = num_workers
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+        self.subset = subset
+        self.label_noise = label_noise
+        self.seed = seed
+        self.crop_padding = crop_padding
+        self.crop_mode = crop_mode
+        self.flip = flip
+        self.cutout = cutout
+        self.transform = transform
+        self.train_set: EpochDataset | None = None
+        self.val_set: EpochDataset | None = None
+        self.test_set: EpochDataset | None = None
+        self.predict_names: list[str] = []
+        self._resume: tuple[int, int] | None = None
+
+    # -- set-up ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _read(self, part: str) -> tuple[Any, Tensor]:
+        """Read the "train" or "test" part: images that an index tensor can index, and labels ``(N,)``."""
+
+    def _dataset(self, images: Any, labels: Tensor, seed: int | None = None) -> EpochDataset:
+        """A data set over images as :meth:`_read` gives them; ``seed`` None is for evaluation."""
+        return MemoryImages(images, labels, seed)
+
+    def setup(self, stage: str) -> None:
+        """Read and split what the stage needs, once."""
+        if stage == "fit":
+            self._resume = None
+        if stage in ("fit", "validate"):
+            if self.train_set is None:
+                self._setup_train()
+            self.train_set.seed = self._seed()  # type: ignore
+        if stage in ("test", "predict") and self.test_set is None:
+            self.test_set = self._dataset(*self._checked("test"))
+        if stage == "predict":
+            self.predict_names = [f"test/{index:05d}" for index in range(len(self.test_set))]  # type: ignore
+
+    def teardown(self, stage: str) -> None:
+        """Forget where a resumed fit had started, so that the next one begins at its beginning."""
+        if stage == "fit":
+            self._resume = None
+
+    def _setup_train(self) -> None:
+        images, labels = self._checked("train")
+        val, train = stratified_choice(labels, self.val_fraction or 0.1, self._generator(_SPLIT))
+        if self.val_fraction == 0:
+            train = torch.arange(len(labels))
+            warnings.warn(
+                "val_fraction is 0: val/* is measured on a tenth of the training images and says nothing about"
+                " generalisation",
+                stacklevel=2,
+            )
+        self._require_images(labels, train, 1, f"val_fraction={self.val_fraction} leaves")
+        if self.subset is not None:
+            if isinstance(self.subset, int):
+                self._require_images(labels, train, self.subset, f"subset={self.subset} asks for more than")
+            train = train[stratified_choice(labels[train], self.subset, self._generator(_SUBSET))[0]]
+        self.val_set = self._dataset(images[val], labels[val])
+        self.train_set = self._dataset(images[train], self._noisy(labels[train]), self._seed())
+
+    def _checked(self, part: str) -> tuple[Any, Tensor]:
+        images, labels = self._read(part)
+        if len(labels) and (labels.min() < 0 or labels.max() >= self.num_classes):
+            raise InputError(
+                f"the {part} labels of {type(self).__name__} run from {int(labels.min())} to {int(labels.max())}"
+                f" but must lie in 0..{self.num_classes - 1}: its files are damaged or of another data set"
+            )
+        return images, labels
+
+    def _require_images(self, labels: Tensor, train: Tensor, least: int, what: str) -> None:
+        """Raise if a class has fewer than ``least`` training images, unless it had none to begin with."""
+        total = labels.bincount(minlength=self.num_classes)
+        left = labels[train].bincount(minlength=self.num_classes)
+        short = ((left < least) & (total > 0)).nonzero().flatten().tolist()
+        if short:
+            name, had, has = self.class_names[short[0]], int(total[short[0]]), int(left[short[0]])
+            raise InputError(
+                f"{what} {has} training images of class {name!r} ({had} before the split):"
+                " choose a smaller value or add images"
+            )
+
+    def _noisy(self, labels: Tensor) -> Tensor:
+        """The labels, a share of them replaced by another class."""
+        if self.label_noise == 0:
+            return labels
+        _check(self.num_classes > 1, "label_noise", self.label_noise, "0 where there is only one class")
+        generator = self._generator(_NOISE)
+        replaced = torch.randperm(len(labels), generator=generator)[: round(self.label_noise * len(labels))]
+        shift = torch.randint(1, self.num_classes, (len(replaced),), generator=generator)
+        labels = labels.clone()
+        labels[replaced] = (labels[replaced] + shift) % self.num_classes
+        return labels
+
+    def _generator(self, stream: int) -> torch.Generator:
+        return epoch_generator(self.split_seed, 0, stream)
+
+    def _seed(self) -> int:
+        # Lightning's `seed_everything` leaves its seed in the environment for other processes to find.
+        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+
+    # -- loaders -----------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches of ``train_set``; see the class for what they turn into on the device."""
+        dataset = _ready(self.train_set, "fit")
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        # A last batch of one image would break batch normalisation.
+        drop_last = len(dataset) // world >= self.batch_size
+        sampler = EpochSampler(dataset, seed=self._seed(), num_replicas=world, rank=rank, drop_last=drop_last)
+        epoch, samples = self._resume or (0, 0)
+        sampler.resume_at(epoch, samples // world)
+        return self._loader(dataset, self.batch_size, sampler=sampler, drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches of ``val_set`` in order."""
+        return self._loader(_ready(self.val_set, "validate"), self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader:
+        """Batches of ``test_set`` in order."""
+        return self._loader(_ready(self.test_set, "test"), self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader:
+        """Batches of the images named by ``predict_names``; a label that is not known is -1."""
+        return self._loader(_ready(self.test_set, "predict"), self.eval_batch_size)
+
+    def _loader(self, dataset: EpochDataset, batch_size: int, **options: Any) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=dataset.collate,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            # Without one, every iteration draws the seed of its workers from the global generator.
+            generator=torch.Generator().manual_seed(self._seed()),
+            **options,
+        )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn a batch of uint8 images into ``(float images, labels)``; any other batch passes through."""
+        if not isinstance(batch, (tuple, list)) or not _is_uint8_images(batch[0]):
+            return batch
+        images, labels, *randoms = batch
+        if not randoms:
+            return normalize(images, self.mean, self.std), labels
+        images = self._augment(images, randoms[0])
+        return images, labels
+
+    def _augment(self, images: Tensor, randoms: Tensor) -> Tensor:
+        """uint8 images to normalised, augmented ones; the columns of ``randoms`` are named in `RANDOMS`."""
+        if self.crop_padding:
+            images = random_crop(images, randoms[:, :2], padding=self.crop_padding, mode=self.crop_mode)
+        if self.flip:
+            images = random_flip(images, randoms[:, 2])
+        if self.transform is not None:
+            images = images.float() / 255
+            seeds = (randoms[:, 5] * 2**24).long().tolist()
+            transformed = []
+            for image, seed in zip(images.split(1), seeds, strict=True):
+                with isolated_rng(seed, images.device):
+                    transformed.append(self.transform(image))
+            images = torch.cat(transformed)
+        images = normalize(images, self.mean, self.std)
+        if self.cutout:
+            images = random_cutout(images, randoms[:, 3:5], size=self.cutout)
+        return images
+
+    # -- resume ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch in progress and how many of its samples all processes together have read."""
+        if self.trainer is None:
+            return {}
+        loop = self.trainer.fit_loop
+        epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+        # Lightning counts a batch as processed before `on_train_batch_end`, where checkpoints are written.
+        if epoch.ready == epoch.processed:
+            return {"epoch": epoch.processed, "samples": 0}
+        if batches.processed >= self.trainer.num_training_batches:
+            return {"epoch": epoch.processed + 1, "samples": 0}
+        samples = batches.processed * self.batch_size * self.trainer.world_size
+        return {"epoch": epoch.processed, "samples": samples}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next training loader go on where the checkpoint was written."""
+        if state_dict:
+            self._resume = state_dict["epoch"], state_dict["samples"]
+
+
+_SPLIT, _SUBSET, _NOISE = range(3)
+
+
+def _check(valid: bool, name: str, value: object, allowed: str) -> None:
+    if not valid:
+        raise InputError(f"{name} must be {allowed} but is {value!r}")
+
+
+def _ready(dataset: EpochDataset | None, stage: str) -> EpochDataset:
+    if dataset is None:
+        raise RuntimeError(f'call setup("{stage}") first')
+    return dataset
+
+
+def _is_uint8_images(images: object) -> bool:
+    return isinstance(images, Tensor) and images.dtype == torch.uint8
