@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -14,8 +15,8 @@ from .errors import InputError
 class RunSchedule(LambdaLR):
     """Base of schedules that know how far the run is and not which epoch it is in.
 
-    A recipe sets ``total`` to the number of epochs (or optimizer steps, by its ``lr_interval``) before training
-    starts, so changing ``trainer.max_epochs`` changes the schedule with it.
+    A recipe calls :meth:`fit_to` with the number of epochs (or optimizer steps, by its ``lr_interval``) before
+    training starts, so changing ``trainer.max_epochs`` changes the schedule with it.
 
     Args:
         optimizer: The optimizer whose learning rate is scheduled.
@@ -37,13 +38,24 @@ class RunSchedule(LambdaLR):
         """The base rate's multiplier after warm-up; ``progress`` runs from 0 to 1 over the rest of the run."""
         raise NotImplementedError
 
+    def fit_to(self, total: int) -> None:
+        """Set the length of the run, in scheduler steps, and the learning rate that follows from it."""
+        self.total = total
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base * self._factor(self.last_epoch)
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's state without the length of the run, which a resumed run may have changed."""
+        return {key: value for key, value in super().state_dict().items() if key != "total"}
+
     def _factor(self, step: int) -> float:
         # The base class asks for step 0 when it is built, before a recipe has filled in the length.
         total = self.total if self.total is not None else max(1, step)
         warmup = self.warmup * total
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        return self.factor(min(1.0, (step - warmup) / max(1e-9, total - warmup)))
+        return self.factor(min(1.0, (step - warmup) / (total - warmup)))
 
 
 class CosineSchedule(RunSchedule):
@@ -56,9 +68,7 @@ class CosineSchedule(RunSchedule):
         total: Length of the run in scheduler steps; None lets the recipe fill it in.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, warmup: float = 0.0, final: float = 0.0, total: int | None = None
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, warmup: float = 0.0, final: float = 0.0, total: int | None = None) -> None:
         self.final = final
         super().__init__(optimizer, warmup=warmup, total=total)
 

@@ -1,1 +1,26 @@
-"""LightningModules, one for each way of computing a step."""
+"""LightningModules, one for each way of computing a step; imported when first asked for.
+
+The command line's front lives in this package too and must answer without importing torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .classification import Classification
+
+__all__ = ["Classification"]
+
+_MODULES = {"Classification": "classification"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,73 @@
+"""Ctrl-C that loses nothing."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+
+class GracefulInterrupt(Callback):
+    """On Ctrl-C, finishes the step (or the validation) in progress, saves a checkpoint and ends the run.
+
+    Training resumed from that checkpoint goes on bit for bit. A second Ctrl-C ends the run at once. In runs of
+    several processes the signal reaches each at another step, so there Lightning's own handling stays in place and
+    the last regular checkpoint is the one to resume from.
+
+    Args:
+        dirpath: Folder of ``interrupted.ckpt``.
+        resume: Command to print, to which ``--ckpt_path FILE`` is added; empty prints the file alone.
+    """
+
+    def __init__(self, dirpath: str, resume: str = "") -> None:
+        self.path = Path(dirpath) / "interrupted.ckpt"
+        self.resume = resume
+        self._asked = False
+        self._previous: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signal."""
+        self._asked = False
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._ask)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here unless a validation follows, after which the state is that of a regular checkpoint."""
+        if self._asked and not trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            self._stop(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop here if Ctrl-C came during the validation or the step before it."""
+        if self._asked and not trainer.sanity_checking:
+            self._stop(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say how to go on."""
+        if isinstance(exception, KeyboardInterrupt):
+            last = str(getattr(trainer.checkpoint_callback, "last_model_path", ""))
+            checkpoint = str(self.path) if self._asked and self.path.exists() else last
+            if checkpoint:
+                rank_zero_info(f"Interrupted. To go on: {self.resume} --ckpt_path {checkpoint}".replace("  ", " "))
+            else:
+                rank_zero_info("Interrupted before a checkpoint had been written.")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signal back."""
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+    def _ask(self, signum: int, frame: Any) -> None:
+        self._asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        rank_zero_info("\nCtrl-C: saving a checkpoint after this step; press again to stop at once.")
+
+    def _stop(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        raise KeyboardInterrupt

@@ -1,0 +1,126 @@
+"""What a run did and cost, as a short table and as `summary.json`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.data import extract_batch_size
+
+
+class RunSummary(Callback):
+    """Prints a table at the end of `fit` and writes the same figures to ``summary.json``.
+
+    The best and the last value of the metric that the module names in its attribute ``monitor`` (``monitor_mode``
+    "max", the default, or "min" says which is best), samples processed, wall and CPU seconds, samples per second of
+    training without validation, and peak memory in MiB: allocated on the GPU where there is one, else resident.
+    Figures of one process, but for the samples, which are those of all.
+
+    Args:
+        dirpath: Folder of ``summary.json``.
+        test: Command that measures the best checkpoint, printed with ``--ckpt_path FILE`` after it.
+    """
+
+    def __init__(self, dirpath: str, test: str = "") -> None:
+        self.dirpath = Path(dirpath)
+        self.test = test
+        self._samples = 0
+        self._monitored: list[float] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clocks."""
+        self._samples = 0
+        self._monitored = []
+        self._first_step = trainer.global_step
+        self._wall, self._cpu, self._validation = time.perf_counter(), _cpu_seconds(), 0.0
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the samples."""
+        self._samples += extract_batch_size(batch)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Time validation apart from training."""
+        self._validation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note of the monitored value."""
+        if trainer.sanity_checking:
+            return
+        self._validation += time.perf_counter() - self._validation_start
+        value = trainer.callback_metrics.get(getattr(pl_module, "monitor", ""))
+        if value is not None:
+            self._monitored.append(float(value))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Collect, write and print the figures."""
+        samples = trainer.strategy.reduce(torch.tensor(float(self._samples), device=pl_module.device), reduce_op="sum")
+        if trainer.is_global_zero:
+            figures = self._figures(trainer, pl_module, round(float(samples)))
+            self.dirpath.mkdir(parents=True, exist_ok=True)
+            (self.dirpath / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
+            self._print(figures)
+
+    def _figures(self, trainer: Trainer, pl_module: LightningModule, samples: int) -> dict[str, Any]:
+        wall = time.perf_counter() - self._wall
+        figures: dict[str, Any] = {}
+        if self._monitored:
+            best = min if getattr(pl_module, "monitor_mode", "max") == "min" else max
+            monitor = pl_module.monitor
+            figures |= {f"best {monitor}": best(self._monitored), f"last {monitor}": self._monitored[-1]}
+        if pl_module.device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(pl_module.device) / 2**20
+        else:
+            # Kilobytes everywhere but on macOS.
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        checkpoints = trainer.checkpoint_callback
+        return figures | {
+            "trained parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
+            "epochs": trainer.current_epoch,
+            "optimizer steps": trainer.global_step - self._first_step,
+            "samples": samples,
+            "wall seconds": round(wall, 3),
+            "cpu seconds": round(_cpu_seconds() - self._cpu, 3),
+            "training samples per second": round(samples / max(1e-9, wall - self._validation), 1),
+            "peak memory MiB": round(memory, 1),
+            "best checkpoint": _near(getattr(checkpoints, "best_model_path", None)),
+            "last checkpoint": _near(getattr(checkpoints, "last_model_path", None)),
+            "run folder": str(self.dirpath),
+        }
+
+    def _print(self, figures: dict[str, Any]) -> None:
+        shown = {name: value for name, value in figures.items() if value is not None}
+        width = max(map(len, shown))
+        lines = [f"{name:<{width}}  {_text(name, value)}" for name, value in shown.items()]
+        checkpoint = figures["best checkpoint"] or figures["last checkpoint"]
+        if self.test and checkpoint:
+            lines += ["", f"To test it:  {self.test} --ckpt_path {checkpoint}"]
+        print("\n" + "\n".join(lines), flush=True)
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.4f}" if "/" in name else f"{value:,}"
+
+
+def _near(path: str | None) -> str | None:
+    """A path as seen from the current folder where it lies below it."""
+    if path and Path(path).is_relative_to(Path.cwd()):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path or None
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of this process and of its finished workers."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)

@@ -1,0 +1,69 @@
+"""Mixup and CutMix with randomness that depends on nothing but a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch.nn.functional as F
+from timm.data.mixup import Mixup
+from torch import Tensor
+
+from .errors import InputError
+
+
+class Mixing:
+    """Mixes each image with the one at the mirrored place of its batch, by timm's `Mixup`.
+
+    Sample i is mixed with sample N-1-i, all pairs of a batch with one ratio drawn from a Beta distribution:
+    Mixup (https://arxiv.org/abs/1710.09412) blends the images, CutMix (https://arxiv.org/abs/1905.04899) swaps a box.
+
+    Args:
+        num_classes: Number of classes C.
+        mixup: Beta parameter of Mixup; 0 turns it off. 0.2 to 1 is usual.
+        cutmix: Beta parameter of CutMix; 0 turns it off. 1 is usual. With both on, each batch takes one at random.
+        probability: Share of the batches that are mixed.
+
+    Raises:
+        InputError: If a Beta parameter is negative or ``probability`` is outside [0, 1].
+    """
+
+    def __init__(self, num_classes: int, *, mixup: float = 0.0, cutmix: float = 0.0, probability: float = 1.0) -> None:
+        for name, value in (("mixup", mixup), ("cutmix", cutmix)):
+            if value < 0:
+                raise InputError(f"{name} is the parameter of a Beta distribution and must be >= 0 but is {value}")
+        if not 0 <= probability <= 1:
+            raise InputError(f"mix_probability must lie in [0, 1] but is {probability}")
+        self.num_classes = num_classes
+        self._mixup = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, prob=probability, label_smoothing=0.0)
+
+    def __call__(self, images: Tensor, labels: Tensor, *, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Mix a batch.
+
+        Args:
+            images: Shape ``(N, C, H, W)``; left as they are.
+            labels: Class indices ``(N,)`` or probabilities ``(N, C)``.
+            key: Non-negative integers that the draw depends on, e.g. ``(seed, epoch, batch, rank)``.
+
+        Returns:
+            Mixed images and class probabilities ``(N, C)``.
+        """
+        images = images.clone()  # timm mixes in place, and a data module may serve views of its memory
+        with _numpy_seed(key):
+            # Not timm's __call__: it refuses batches of odd size, which a data set's last one may be.
+            ratio = self._mixup._mix_batch(images)
+        probabilities = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes)
+        probabilities = probabilities.to(images.dtype)
+        return images, probabilities * ratio + probabilities.flip(0) * (1 - ratio)
+
+
+@contextmanager
+def _numpy_seed(key: tuple[int, ...]) -> Iterator[None]:
+    """Seed numpy's global generator, which timm draws from, and give it back as it was."""
+    state = np.random.get_state()
+    np.random.seed(np.random.SeedSequence(key).generate_state(1))
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -1,0 +1,259 @@
+"""Supervised classification: one network, one objective."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from ..modules.errors import InputError
+from ..modules.lr_schedules import RunSchedule
+from ..modules.mixing import Mixing
+from ..modules.networks import create_network
+from ..modules.objectives import CrossEntropy, Objective
+from ..modules.sample_weighting import SampleWeighting
+
+
+class Classification(SampleWeighting, LightningModule):
+    """Trains a network to classify images.
+
+    A batch is a pair of images ``(N, C, H, W)`` and labels: class indices ``(N,)`` or class probabilities
+    ``(N, C)``. Logged: ``train/loss``, ``train/accuracy``, ``val/loss``, ``val/accuracy``, ``test/loss``,
+    ``test/accuracy``, and ``…/accuracy_top5`` from 20 classes on. Accuracies lie in [0, 1].
+
+    Args:
+        network: A timm name, ours (``cifar_resnet32``, ``convnet``, …) among them, or a module that maps images to
+            logits ``(N, num_classes)``.
+        num_classes: Number of classes; on the command line it comes from the data.
+        in_chans: Channels of an image; on the command line it comes from the data.
+        image_size: Height and width of an image in pixels, for networks that depend on it (``convnet``, vision
+            transformers); on the command line it comes from the data.
+        network_args: Further arguments of the timm network, e.g. ``{drop_path_rate: 0.1}``.
+        objective: What is minimised, per sample.
+        optimizer: Called with the parameters. Default: SGD, rate 0.1, Nesterov momentum 0.9, weight decay 5e-4
+            (the setting of wide residual networks, https://arxiv.org/abs/1605.07146).
+        lr_scheduler: Called with the optimizer. None keeps the rate constant.
+        lr_interval: Whether the scheduler steps once per epoch or per optimizer step.
+        mixup: Beta parameter of Mixup (https://arxiv.org/abs/1710.09412); 0 is off.
+        cutmix: Beta parameter of CutMix (https://arxiv.org/abs/1905.04899); 0 is off.
+        mix_probability: Share of the training batches that Mixup or CutMix is applied to.
+        channels_last: Memory format of network and images; None uses it for convolutional networks, where it is
+            faster, and changes nothing but the time.
+        compile: Run the network through `torch.compile`.
+
+    Raises:
+        InputError: If the network is unknown or does not fit, or the objective cannot take the soft labels that
+            Mixup and CutMix make.
+    """
+
+    monitor = "val/accuracy"
+    """The logged value that says which checkpoint is best; the larger the better."""
+    monitor_mode = "max"
+
+    def __init__(
+        self,
+        network: str | nn.Module,
+        num_classes: int,
+        *,
+        in_chans: int = 3,
+        image_size: int | None = None,
+        network_args: dict[str, Any] | None = None,
+        objective: Objective | None = None,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.SGD(
+            parameters, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
+        ),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        mix_probability: float = 1.0,
+        channels_last: bool | None = None,
+        compile: bool = False,  # noqa: A002, Lightning's and torch's own word
+    ) -> None:
+        super().__init__()
+        if num_classes is None or num_classes < 2:
+            raise InputError(f"num_classes must be at least 2 but is {num_classes}: set it, as the data does not say")
+        # The command line stores the arguments as they were written; objects given in Python are left out, as a
+        # checkpoint holds only plain values.
+        objects = [] if _given_hyperparameters.get() else ["objective", "optimizer", "lr_scheduler"]
+        if isinstance(network, nn.Module):
+            objects.append("network")
+        self.save_hyperparameters(ignore=objects, logger=False)
+        if isinstance(network, str):
+            network = create_network(
+                network,
+                num_classes=num_classes,
+                in_chans=in_chans,
+                network_args=network_args or {},
+                image_size=image_size,
+            )
+        elif network_args:
+            raise InputError(f"network_args {network_args} need network to be a name, but it is a module")
+        self.network = network
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.objective = objective if objective is not None else CrossEntropy()
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
+        self.mixing = None
+        if mixup or cutmix:
+            self.mixing = Mixing(num_classes, mixup=mixup, cutmix=cutmix, probability=mix_probability)
+            if not self.objective.accepts_soft_labels:
+                raise InputError(
+                    f"mixup={mixup} and cutmix={cutmix} make soft labels, which"
+                    f" {type(self.objective).__name__} cannot take: set both to 0 or choose another objective"
+                )
+        self.memory_format = torch.preserve_format
+        if channels_last if channels_last is not None else _is_convolutional(network):
+            self.memory_format = torch.channels_last
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compile = compile
+        accuracies = {"accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False)}
+        if num_classes >= 20:
+            accuracies["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, validate_args=False)
+        metrics = MetricCollection(accuracies)  # type: ignore[arg-type]
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        self._seen_stages: set[str] = set()
+        self._random_state: dict[str, Tensor] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Compile the network where that was asked for."""
+        if self._compile:
+            self.network.compile()
+        self._seen_stages.clear()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``."""
+        if self.memory_format is not torch.preserve_format:
+            images = images.contiguous(memory_format=self.memory_format)
+        return self.network(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of a batch, as a scalar."""
+        images, labels = self._checked(batch, "train")
+        if self.mixing is not None:
+            key = (_run_seed(), self.current_epoch, batch_idx, self.global_rank)
+            images, labels = self.mixing(images, labels, key=key)
+        context = self.objective.context(images, labels)
+        logits = self(images)
+        loss = self.reduce(self.objective(logits, labels, context))
+        with torch.no_grad():
+            classes = labels if labels.ndim == 1 else labels.argmax(1)
+            accuracy = (logits.argmax(1) == classes).float().mean()
+        self.log_dict(
+            {"train/loss": loss.detach(), "train/accuracy": accuracy},
+            on_step=True,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=len(images),
+        )
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and accuracy on validation images."""
+        self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and accuracy on test images."""
+        self._evaluate(batch, "test", self.test_metrics)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Class probabilities ``(N, num_classes)`` of images, with or without labels."""
+        images = batch[0] if isinstance(batch, (tuple, list)) else batch
+        self._check_images(images)
+        return self(images).float().softmax(1)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over all trainable parameters, with the schedule where there is one."""
+        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        if isinstance(scheduler, RunSchedule) and scheduler.total is None:
+            scheduler.fit_to(self._run_length())
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_interval}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            config["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the generators that dropout and the like draw from."""
+        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the generators' state until training goes on."""
+        self._random_state = checkpoint.get("random_state")
+
+    def on_train_start(self) -> None:
+        """Put the generators where the interrupted run left them."""
+        if self._random_state is not None:
+            torch.set_rng_state(self._random_state["cpu"].cpu())
+            if "cuda" in self._random_state and self.device.type == "cuda":
+                torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
+            self._random_state = None
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str, metrics: MetricCollection) -> None:
+        images, labels = self._checked(batch, stage)
+        logits = self(images)
+        losses = self.objective(logits, labels, self.objective.context(images, labels))
+        metrics.update(logits, labels)
+        self.log(f"{stage}/loss", losses.mean(), batch_size=len(images), sync_dist=True)
+        self.log_dict(metrics, prog_bar=stage == "val", batch_size=len(images))  # type: ignore[arg-type]
+
+    def _checked(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
+        """The batch's images and labels; the first batch of a stage is looked at, which costs one host sync."""
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise InputError(f"a batch must be a pair (images, labels) but is {type(batch).__name__}")
+        images, labels = batch
+        self._check_images(images)
+        if stage not in self._seen_stages:
+            self._seen_stages.add(stage)
+            if labels.ndim == 1 and len(labels):
+                low, high = int(labels.min()), int(labels.max())
+                if low < 0 or high >= self.num_classes:
+                    raise InputError(
+                        f"labels must lie in 0..{self.num_classes - 1} (num_classes={self.num_classes}) but a"
+                        f" {stage} batch holds {low if low < 0 else high}: correct the labels or num_classes"
+                    )
+        return images, labels
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != self.in_chans:
+            raise InputError(
+                f"images must have shape (N, {self.in_chans}, H, W) (in_chans={self.in_chans}) but have"
+                f" {tuple(images.shape)}: set in_chans to the data's channels, or convert the images"
+            )
+
+    def _run_length(self) -> int:
+        """Scheduler steps in the run."""
+        trainer = self.trainer
+        length = trainer.max_epochs if self.lr_interval == "epoch" else trainer.estimated_stepping_batches
+        if length is None or length < 1 or length == float("inf"):
+            raise InputError(
+                f"lr_scheduler needs to know how long the run is, but trainer.max_epochs is {trainer.max_epochs}"
+                f" and max_steps {trainer.max_steps}: set max_epochs, max_steps with lr_interval=step, or the"
+                " schedule's total"
+            )
+        return int(length)
+
+
+def _is_convolutional(network: nn.Module) -> bool:
+    """Whether most of the weights are convolutions, which a vision transformer's patch embedding is not."""
+    weights = [(p.ndim == 4, p.numel()) for p in network.parameters() if p.ndim > 1]
+    return 2 * sum(size for is_conv, size in weights if is_conv) > sum(size for _, size in weights)
+
+
+def _run_seed() -> int:
+    """The seed Lightning's `seed_everything` left for every process of the run."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))

@@ -1,0 +1,81 @@
+"""The console script `recipes`: answers what needs no torch at once and hands the rest on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from ..modules.errors import InputError, RunError
+from . import cli_catalog
+
+_TRAINER_COMMANDS = {
+    "fit": "train a recipe",
+    "validate": "measure a checkpoint on the validation images",
+    "test": "measure a checkpoint on the test images",
+    "predict": "write class and probabilities for each image of a folder",
+    "export": "write a checkpoint's network as safetensors, torch.export program or ONNX",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after ``recipes``; None takes those of this process.
+
+    Returns:
+        0, 1 if a run failed, or 2 if what the user gave cannot be used.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments and arguments[0] in _TRAINER_COMMANDS:
+            from .cli_run import run
+
+            run(arguments)
+            return 0
+        return _front(arguments)
+    except (InputError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+
+
+def _front(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "recipes",
+        description="Training techniques that combine from one command.",
+        epilog="Try: recipes list, then recipes fit -c digits/supervised. Every option of a run is listed by"
+        " recipes fit --help.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"lightning-recipes {version('lightning-recipes')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands.add_parser("list", help="list the shipped recipes and overlays", allow_abbrev=False)
+    show = commands.add_parser("show", help="print a shipped recipe", allow_abbrev=False)
+    show.add_argument("name", help="as `recipes list` prints it, e.g. digits/supervised")
+    copy = commands.add_parser("copy", help="copy a shipped recipe to a file of your own", allow_abbrev=False)
+    copy.add_argument("name", help="as `recipes list` prints it, e.g. digits/supervised")
+    copy.add_argument("destination", help="file or folder; an existing file is never overwritten")
+    check = commands.add_parser(
+        "check", help="build recipes without training and report every problem", allow_abbrev=False
+    )
+    check.add_argument("recipes", nargs="+", metavar="RECIPE", help="shipped name or YAML file")
+    for name, text in _TRAINER_COMMANDS.items():
+        commands.add_parser(name, help=text)
+    options = parser.parse_args(arguments)
+    if options.command == "list":
+        cli_catalog.print_list()
+    elif options.command == "show":
+        print(cli_catalog.find(options.name).read_text(), end="")
+    elif options.command == "copy":
+        print(cli_catalog.copy(options.name, options.destination))
+    else:
+        from .cli_check import check as check_recipes
+
+        return check_recipes(options.recipes)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

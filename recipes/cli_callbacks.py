@@ -1,0 +1,76 @@
+"""The callbacks and loggers that every run of the command line has unless it brings its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from ..callbacks import FiniteLoss, GracefulInterrupt, ImageProgressBar, PredictionWriter, RunSummary
+
+
+def default_loggers(given: Any, run_dir: Path) -> list[Logger] | bool:
+    """A CSV file always, beside whatever was asked for; nothing if logging was turned off."""
+    if given is False:
+        return False
+    loggers = [] if given in (None, True) else list(given) if isinstance(given, (list, tuple)) else [given]
+    if not any(isinstance(logger, CSVLogger) for logger in loggers):
+        loggers.insert(0, CSVLogger(str(run_dir), name="", version=""))
+    return loggers
+
+
+def default_callbacks(
+    command: str, given: list[Callback], *, trainer: Any, model: LightningModule, run_dir: Path | None
+) -> list[Callback]:
+    """The callbacks to add to those given.
+
+    Args:
+        command: ``fit``, ``test``, …
+        given: The callbacks of the recipe; none is doubled.
+        trainer: Arguments of the trainer.
+        model: The LightningModule, whose ``monitor`` says what the best checkpoint is.
+        run_dir: Folder of the run; None for a run that writes nothing.
+    """
+
+    def missing(kind: type[Callback]) -> bool:
+        return not any(isinstance(callback, kind) for callback in given)
+
+    chosen: list[Callback] = []
+    if trainer.get("enable_progress_bar") is not False and missing(ProgressBar):
+        chosen.append(ImageProgressBar())
+    if run_dir is not None and command == "predict" and missing(PredictionWriter):
+        chosen.append(PredictionWriter(str(run_dir / "predictions.csv")))
+    if command != "fit":
+        return chosen
+    if missing(FiniteLoss):
+        chosen.append(FiniteLoss())
+    if run_dir is None:
+        return chosen
+    if trainer.get("logger") is not False and missing(LearningRateMonitor):
+        chosen.append(LearningRateMonitor("epoch"))
+    if trainer.get("enable_checkpointing") is not False:
+        checkpoints = str(run_dir / "checkpoints")
+        if missing(GracefulInterrupt):
+            chosen.append(GracefulInterrupt(checkpoints, resume=f"recipes fit -c {run_dir}/recipe.yaml"))
+        if missing(ModelCheckpoint):
+            chosen.append(_checkpoints(checkpoints, model, trainer))
+    if missing(RunSummary):
+        chosen.append(RunSummary(str(run_dir), test=f"recipes test -c {run_dir}/recipe.yaml"))
+    return chosen
+
+
+def _checkpoints(dirpath: str, model: LightningModule, trainer: Any) -> ModelCheckpoint:
+    """Keeps ``best.ckpt`` by the module's ``monitor``, where validation runs, and ``last.ckpt``."""
+    monitor = getattr(model, "monitor", None) if trainer.get("limit_val_batches") != 0 else None
+    return ModelCheckpoint(
+        dirpath,
+        filename="best",
+        monitor=monitor,
+        mode=getattr(model, "monitor_mode", "max"),
+        save_top_k=1 if monitor else 0,
+        save_last=True,
+        enable_version_counter=False,
+    )

@@ -1,0 +1,123 @@
+"""The shipped YAML files: finding, listing and copying them, without torch."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..modules.errors import InputError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+# What the head of a recipe must say, in this order; `command` is the exact one that gives `expect`.
+HEADER_KEYS = ("technique", "command", "expect", "hardware", "time", "seeds", "paper")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the head and body of a shipped recipe say about it."""
+
+    name: str
+    title: str
+    header: dict[str, str]
+    data: str
+    network: str
+
+
+def names(kind: str = "recipes") -> list[str]:
+    """Names of the shipped ``recipes``, ``overlays`` or ``sweeps``, sorted."""
+    files = (path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml"))
+    kinds = {"overlays", "sweeps"}
+    return sorted(
+        file.as_posix() if kind == "recipes" else file.relative_to(kind).as_posix()
+        for file in files
+        if (file.parts[0] == kind if kind in kinds else file.parts[0] not in kinds)
+    )
+
+
+def find(name: str) -> Path:
+    """The file of a shipped recipe or overlay.
+
+    Raises:
+        InputError: If nothing of that name is shipped; suggests near names.
+    """
+    for folder in (CONFIGS, CONFIGS / "overlays"):
+        path = folder / f"{name.removesuffix('.yaml')}.yaml"
+        if path.is_file() and path.resolve().is_relative_to(CONFIGS):
+            return path
+    known = names() + names("overlays")
+    near = difflib.get_close_matches(name, known, 3, 0.5) or [known_name for known_name in known if name in known_name]
+    hint = f"did you mean {' or '.join(near[:3])}?" if near else "`recipes list` shows what is shipped."
+    raise InputError(f"no recipe or file {name!r}; {hint}")
+
+
+def resolve(name: str) -> Path:
+    """The file that ``-c NAME`` means: a path that exists, or else a shipped name."""
+    path = Path(name)
+    return path if path.is_file() else find(name)
+
+
+def describe(name: str) -> Recipe:
+    """Read the head and body of a shipped recipe."""
+    text = find(name).read_text()
+    comments = [line[1:].strip() for line in re.match(r"(#.*\n)*", text).group().splitlines()]  # type: ignore
+    header = dict(re.findall(r"^(\w+):\s+(.+)$", "\n".join(comments), re.MULTILINE))
+    body: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    data, model = body.get("data") or {}, body.get("model") or {}
+    title = comments[0] if comments else ""
+    return Recipe(name, title, header, data.get("class_path", ""), str(model.get("init_args", {}).get("network", "")))
+
+
+def print_list() -> None:
+    """Print a table of the recipes and the overlays that go with any of them."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    # Piped into a file or grep, a row stays one line.
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("recipe", "technique", "data", "network", "expected", "time", "paper"):
+        table.add_column(column, overflow="fold")
+    for name in names():
+        recipe = describe(name)
+        head = recipe.header
+        table.add_row(
+            name,
+            *(head.get("technique", ""), recipe.data, recipe.network),
+            *(head.get("expect", ""), head.get("time", ""), head.get("paper", "")),
+        )
+    console.print(table)
+    overlays = Table(box=SIMPLE_HEAD, pad_edge=False)
+    overlays.add_column("overlay")
+    overlays.add_column("what it changes (put it after a recipe: -c cifar10/supervised -c bf16)")
+    for name in names("overlays"):
+        overlays.add_row(name, describe(name).title)
+    console.print(overlays)
+
+
+def copy(name: str, destination: str) -> Path:
+    """Copy a shipped recipe to a file or into a folder and return where it went.
+
+    Raises:
+        InputError: If the destination exists already or cannot be written.
+    """
+    source = find(name)
+    target = Path(destination)
+    if target.is_dir() or destination.endswith("/"):
+        target = target / source.name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("x") as file:
+            file.write(source.read_text())
+    except FileExistsError:
+        raise InputError(f"{target} exists already; give another name or remove it first") from None
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror}") from None
+    return target

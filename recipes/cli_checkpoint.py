@@ -1,0 +1,53 @@
+"""Look at a checkpoint before a run depends on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from ..modules.errors import InputError
+
+# Words and addresses that Lightning itself resolves.
+_KEYWORDS = ("best", "last", "hpc", "registry")
+
+
+def check_checkpoint(path: str, model: LightningModule) -> None:
+    """Make sure that a checkpoint can be read and fits the model.
+
+    Raises:
+        InputError: If the file is missing, is not a checkpoint, or holds the weights of another network.
+    """
+    if path.startswith(_KEYWORDS) or "://" in path:
+        return
+    if not Path(path).is_file():
+        beside = sorted(str(file) for file in Path(path).parent.glob("*.ckpt"))
+        raise InputError(f"ckpt_path {path} is not a file" + (f"; there is {', '.join(beside[:3])}" if beside else ""))
+    try:
+        # Memory-mapped: only names and shapes are looked at.
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:100]
+        raise InputError(
+            f"ckpt_path {path} cannot be read as a checkpoint ({type(error).__name__}: {reason}):"
+            " take another one, e.g. last.ckpt of the same run"
+        ) from error
+    if is_overridden("configure_model", model) or not model.strict_loading:
+        return
+    own = model.state_dict()
+    differing = [
+        f"{name} {_shape(weights, name)} in the checkpoint, {_shape(own, name)} in the model"
+        for name in [*own, *(name for name in weights if name not in own)]
+        if _shape(own, name) != _shape(weights, name)
+    ]
+    if differing:
+        raise InputError(
+            f"ckpt_path {path} belongs to another network: {len(differing)} of {len(own)} weights differ, the first"
+            f" is {differing[0]}. Use the recipe.yaml beside the checkpoint's folder."
+        )
+
+
+def _shape(weights: dict[str, torch.Tensor], name: str) -> str:
+    return str(tuple(weights[name].shape)) if name in weights else "missing"

@@ -1,0 +1,86 @@
+"""The `-c` options: shipped names become files, and their order is checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..modules.errors import InputError
+from .cli_catalog import CONFIGS
+from .cli_catalog import resolve as resolve_name
+
+
+def resolve(arguments: list[str]) -> tuple[list[str], dict[str, Path]]:
+    """Replace the names given with ``-c`` or ``--config`` by files.
+
+    Args:
+        arguments: Command and options as after ``recipes``.
+
+    Returns:
+        The arguments with files for names, and the files under the names that were given, in order.
+
+    Raises:
+        InputError: If a name is unknown, a file is not YAML, or an overlay stands before the recipe it changes.
+    """
+    resolved, configs = [], {}
+    words = iter(arguments)
+    for word in words:
+        option, separator, name = word.partition("=")
+        if option not in ("-c", "--config"):
+            resolved.append(word)
+            continue
+        if not separator:
+            name = next(words, "")
+        if not name:
+            raise InputError("-c needs the name of a recipe or a file; `recipes list` shows what is shipped")
+        configs[name] = resolve_name(name)
+        resolved += ["--config", str(configs[name])]
+    _check_order(configs)
+    return resolved, configs
+
+
+def run_name(name: str) -> str:
+    """The part of a run's folder name that a recipe stands for."""
+    path = Path(name)
+    if not path.is_file():
+        return name.removesuffix(".yaml")
+    path = path.resolve()
+    if path.is_relative_to(CONFIGS):
+        return path.relative_to(CONFIGS).with_suffix("").as_posix()
+    return path.stem
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a recipe file.
+
+    Raises:
+        InputError: If it cannot be read or is not a YAML mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where} is not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold keys such as model, data and trainer but holds {type(content).__name__}")
+    return content
+
+
+def _check_order(configs: dict[str, Path]) -> None:
+    appended_by: str | None = None
+    for name, path in configs.items():
+        content = load(path)
+        if "config" in content and content["config"] is not None:
+            # The parser would replace whole blocks of the included file instead of merging them.
+            raise InputError(f"{path} includes another file by the key `config`: give several -c instead")
+        if appended_by is not None and "model" in content:
+            raise InputError(
+                f"-c {appended_by} adds to what comes before it and must follow the recipe: -c {name} -c {appended_by}"
+            )
+        if any(str(key).endswith("+") for key in (content.get("trainer") or {})):
+            appended_by = name

@@ -1,0 +1,230 @@
+"""`recipes fit|validate|test|predict|export`: LightningCLI with one folder per run and errors meant to be read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+# Short class names work for every class that has been imported.
+from .. import callbacks, datamodules  # noqa: F401
+from ..modules import lr_schedules, objectives  # noqa: F401
+from ..modules.errors import InputError
+from . import classification, cli_configs  # noqa: F401
+from .cli_callbacks import default_callbacks, default_loggers
+from .cli_checkpoint import check_checkpoint
+from .cli_parser import RecipesParser, defaults
+from .cli_run_folder import choose_run_dir, make_run_dir, remove_unstarted
+from .cli_save import SaveRecipe
+from .cli_trainer import RecipesTrainer
+
+# What a model learns from the data: arguments of the one, attributes of the other.
+_LINKED = ("num_classes", "in_chans", "image_size")
+
+_PLUGINS = "lightning_recipes.plugins"
+
+
+def run(arguments: list[str]) -> None:
+    """Run one of the trainer's commands.
+
+    Args:
+        arguments: The command and its options, as after ``recipes``.
+
+    Raises:
+        InputError: If what the user gave cannot be used.
+        RunError: If the run failed after it had started.
+    """
+    quieten()
+    load_plugins()
+    cli = RecipesCLI(*cli_configs.resolve(arguments))
+    try:
+        cli.execute()
+    except MisconfigurationException as error:
+        raise InputError(str(error)) from error
+    finally:
+        cli.close()
+
+
+class RecipesCLI(LightningCLI):
+    """LightningCLI with the run folder, default callbacks and data links of this project.
+
+    Args:
+        arguments: Command and options, with a file for each ``-c``.
+        configs: Those files under the names the user gave them, in order.
+    """
+
+    def __init__(self, arguments: list[str], configs: dict[str, Path]) -> None:
+        self.arguments = arguments
+        self.configs = configs
+        self.run_dir: Path | None = None
+        # Abbreviated options would work on the command line and fail in a file.
+        options: dict[str, Any] = {"allow_abbrev": False}
+        super().__init__(
+            save_config_callback=None,
+            trainer_class=RecipesTrainer,
+            seed_everything_default=0,
+            parser_class=RecipesParser,
+            parser_kwargs={**options, **{command: dict(options) for command in self.subcommands()}},
+            auto_configure_optimizers=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The trainer's methods that are commands, with the arguments that are filled in here."""
+        return {**LightningCLI.subcommands(), "export": {"model", "datamodule"}}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that knows the files for its error messages."""
+        parser: Any = super().init_parser(**kwargs)
+        parser.arguments, parser.configs = self.arguments, self.configs
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run folder's options and what the model learns from the data."""
+        parser.add_argument("--name", type=str | None, help="Name of the run's folder (default: from the -c options).")
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            help="Folder of this run (default: <trainer.default_root_dir, or runs>/<name>/<time>).",
+        )
+        for key in _LINKED:
+            parser.link_arguments(
+                "data", f"model.init_args.{key}", compute_fn=self._from_data(key), apply_on="instantiate"
+            )
+
+    def _from_data(self, key: str) -> Callable[[Any], Any]:
+        def value(data: Any) -> Any:
+            given = self.settings.get(f"model.init_args.{key}")
+            known = getattr(data, key, given)
+            if given is not None and given not in (known, defaults(self.settings.model.class_path).get(key)):
+                rank_zero_warn(f"model.{key} {given} is replaced by {known}, the {key} of {type(data).__name__}")
+            return known
+
+        return value
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments given to this object and not those of the process."""
+        self.config = parser.parse_args(self.arguments)
+        settings = self.settings
+        if settings.name is None:
+            settings.name = "+".join(map(cli_configs.run_name, self.configs)) or "unnamed"
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: a checkpoint's hyper-parameters must not beat the files and the command line."""
+
+    @property
+    def settings(self) -> Any:
+        """The parsed options of the command."""
+        return self.config[self.config.subcommand]
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer; what their constructors refuse is an error of the recipe."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            self.close()
+            cause: BaseException = error
+            while str(cause).startswith("Does not validate against any of the Union") and cause.__cause__:
+                cause = cause.__cause__
+            if isinstance(cause, InputError):
+                raise cause from error
+            if isinstance(cause, (ValueError, TypeError, ImportError, MisconfigurationException)):
+                raise InputError(f"{type(cause).__name__} while building the recipe: {cause}") from error
+            raise
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder, and send the loggers there that were given none."""
+        settings = self.settings
+        if settings.trainer.fast_dev_run:
+            return
+        self.run_dir = choose_run_dir(
+            str(self.subcommand),
+            name=settings.name,
+            root=settings.trainer.default_root_dir,
+            exact=settings.run_dir,
+            checkpoint=settings.ckpt_path,
+        )
+        loggers = settings.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            arguments = getattr(logger, "init_args", None)
+            if arguments is not None and str(arguments.get("save_dir")) in (".", "runs"):
+                arguments.save_dir = str(self.run_dir)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Build the trainer with the default callbacks and loggers, all of which write to the run folder."""
+        trainer = self._get(self.config_init, "trainer")
+        callbacks = trainer.callbacks or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        callbacks += default_callbacks(
+            str(self.subcommand), callbacks, trainer=trainer, model=self.model, run_dir=self.run_dir
+        )
+        if self.run_dir is not None:
+            make_run_dir(self.run_dir)
+            callbacks.append(SaveRecipe(self._parser(self.subcommand), self.settings, self.run_dir))
+            kwargs |= {
+                "default_root_dir": str(self.run_dir),
+                "logger": default_loggers(trainer.logger, self.run_dir),
+            }
+        # Lightning's summary counts the parts of a recipe; ours counts the parameters.
+        kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do nothing while parsing; `execute` runs the command."""
+
+    def execute(self) -> None:
+        """Run the command."""
+        command = str(self.subcommand)
+        if self.settings.ckpt_path:
+            check_checkpoint(self.settings.ckpt_path, self.model)
+        elif command != "fit":
+            rank_zero_warn(f"no --ckpt_path was given: {command} uses the network as it was built")
+        super()._run_subcommand(command)
+        if command in ("validate", "test") and self.run_dir is not None and self.trainer.is_global_zero:
+            metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+            (self.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Leave no folder behind if the run never started."""
+        if self.run_dir is not None:
+            remove_unstarted(self.run_dir)
+
+
+def load_plugins() -> None:
+    """Import what other installed projects offer, so that their classes have short names here.
+
+    A project takes part with an entry point of the group ``lightning_recipes.plugins`` that names a module.
+    """
+    for plugin in entry_points(group=_PLUGINS):
+        try:
+            plugin.load()
+        except Exception as error:
+            raise InputError(
+                f"plugin {plugin.name!r} ({plugin.value}) cannot be imported: {type(error).__name__}: {error}."
+                " Mend or uninstall the project that brings it"
+            ) from error
+
+
+def quieten() -> None:
+    """Leave out lines that advertise, list absent hardware, or advise against what this project does on purpose."""
+
+    def worth_reading(record: logging.LogRecord) -> bool:
+        return not record.getMessage().lstrip("💡 ").startswith(("Tip:", "TPU available", "HPU available", "Seed set"))
+
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(worth_reading)
+    for message in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)

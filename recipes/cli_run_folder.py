@@ -1,0 +1,73 @@
+"""One folder for each run, chosen before anything is built."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from ..modules.errors import InputError
+
+# Processes that a strategy starts inherit it, and so agree with the first on the folder.
+_VARIABLE = "RECIPES_RUN_DIR"
+
+
+def choose_run_dir(command: str, *, name: str, root: str | None, exact: str | None, checkpoint: str | None) -> Path:
+    """The folder that a command writes to; nothing is created yet.
+
+    Args:
+        command: ``fit``, ``test``, …
+        name: Name of the recipe.
+        root: Folder of all runs; None is ``runs``.
+        exact: The folder itself, if the user named it.
+        checkpoint: Checkpoint that the command starts from.
+
+    Returns:
+        ``exact``; else, for commands other than ``fit``, ``<run of the checkpoint>/<command>/<time>``; else
+        ``<root>/<name>/<time>``.
+
+    Raises:
+        InputError: If ``exact`` holds a run already.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0" and _VARIABLE in os.environ:
+        return Path(os.environ[_VARIABLE])
+    if exact is not None:
+        folder = Path(exact)
+        if (folder / "recipe.yaml").exists():
+            raise InputError(f"run_dir {folder} holds a run already, which is not overwritten: name another folder")
+    else:
+        trained = Path(checkpoint).parent.parent if checkpoint else None
+        beside = command != "fit" and trained is not None and (trained / "recipe.yaml").is_file()
+        parent = trained / command if beside and trained else Path(root or "runs") / name
+        now = time.strftime("%Y-%m-%d_%H-%M-%S")
+        folder = parent / now
+        number = 2
+        while folder.exists():
+            folder = parent / f"{now}_{number}"
+            number += 1
+    os.environ[_VARIABLE] = str(folder)
+    return folder
+
+
+def make_run_dir(folder: Path) -> None:
+    """Create the folder.
+
+    Raises:
+        InputError: If it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the run folder {folder} ({error.strerror}): name another with --run_dir"
+        ) from None
+
+
+def remove_unstarted(folder: Path) -> None:
+    """Remove the folder of a run that ended before it started, which is one without a ``recipe.yaml``."""
+    if folder.is_dir() and not (folder / "recipe.yaml").exists():
+        shutil.rmtree(folder)

@@ -1,0 +1,54 @@
+"""Save the resolved recipe of a run, whatever logger it uses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import WandbLogger
+
+
+class SaveRecipe(Callback):
+    """Writes ``recipe.yaml``, the complete configuration, to the run folder and to wandb.
+
+    The file runs as it is, ``recipes fit -c FILE``, and gives a new run folder.
+
+    Args:
+        parser: Parser of the command.
+        config: What it parsed.
+        run_dir: Folder of the run.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, run_dir: Path) -> None:
+        self.parser = parser
+        self.config = config
+        self.path = run_dir / "recipe.yaml"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file once data and model are known to be usable."""
+        if not trainer.is_global_zero or self.path.exists():
+            return
+        text = self._text()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(text)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                run: Any = logger.experiment
+                # Under one key: a sweep locks the names that it sets itself.
+                run.config.update({"recipe": yaml.safe_load(text)}, allow_val_change=True)
+                copy = Path(run.dir) / "recipe.yaml"
+                copy.write_text(text)
+                run.save(str(copy), base_path=run.dir, policy="now")
+
+    def _text(self) -> str:
+        config = self.config.clone()
+        # Where a run started and where it wrote are not part of what it was.
+        for key in ("ckpt_path", "run_dir", "config"):
+            if key in config:
+                config[key] = None
+        body = self.parser.dump(config, skip_none=False)
+        return f"# Complete recipe of one run, started with: recipes {' '.join(sys.argv[1:])}\n{body}"
