@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..modules.augmentation import normalize, random_crop, random_cutout, random_flip
+from ..modules.augmentation import normalize, random_crop_flip, random_cutout
 from ..modules.errors import InputError
 from ..modules.sampling import EpochSampler, epoch_generator, isolated_rng, stratified_choice
 from ._datasets import EpochDataset, MemoryImages
@@ -88,7 +88,7 @@ class ImageDataModule(LightningDataModule, ABC):
         crop_mode: Literal["reflect", "zero"] = "reflect",
         flip: bool = False,
         cutout: int = 0,
-        transform: Callable[[Tensor], Tensor] | None = None,
+        transform: Callable | None = None,
     ) -> None:
         super().__init__()
         _check(batch_size >= 1, "batch_size", batch_size, "at least 1")
@@ -104,7 +104,7 @@ class ImageDataModule(LightningDataModule, ABC):
         )
         _check(0 <= label_noise < 1, "label_noise", label_noise, "in [0, 1)")
         _check(seed is None or seed >= 0, "seed", seed, "at least 0")
-        _check(crop_padding >= 0, "crop_padding", crop_padding, "at least 0")
+        _check(0 <= crop_padding < self.image_size, "crop_padding", crop_padding, f"in [0, {self.image_size})")
         _check(crop_mode in ("reflect", "zero"), "crop_mode", crop_mode, "reflect or zero")
         _check(cutout >= 0, "cutout", cutout, "at least 0")
         _check(transform is None or callable(transform), "transform", transform, "callable, or none")
@@ -263,10 +263,10 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _augment(self, images: Tensor, randoms: Tensor) -> Tensor:
         """uint8 images to normalised, augmented ones; the columns of ``randoms`` are named in `RANDOMS`."""
-        if self.crop_padding:
-            images = random_crop(images, randoms[:, :2], padding=self.crop_padding, mode=self.crop_mode)
-        if self.flip:
-            images = random_flip(images, randoms[:, 2])
+        if self.crop_padding or self.flip:
+            images = random_crop_flip(
+                images, randoms[:, :3], padding=self.crop_padding, mode=self.crop_mode, flip=self.flip
+            )
         if self.transform is not None:
             images = images.float() / 255
             seeds = (randoms[:, 5] * 2**24).long().tolist()

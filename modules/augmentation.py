@@ -6,46 +6,51 @@ An image's augmentation depends on its own row alone: not on the batch it is in,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 
-def random_crop(
-    images: Tensor, randoms: Tensor, *, padding: int = 4, mode: Literal["reflect", "zero"] = "reflect"
+def random_crop_flip(
+    images: Tensor,
+    randoms: Tensor,
+    *,
+    padding: int = 4,
+    mode: Literal["reflect", "zero"] = "reflect",
+    flip: bool = True,
 ) -> Tensor:
-    """Shift each image by up to ``padding`` pixels, like a random crop of the padded image.
+    """Crop each image at random from its padded self, and mirror every second one left to right, at random.
+
+    Both are one gather, so that each pixel is moved once.
 
     Args:
         images: Any dtype, shape ``(N, C, H, W)``.
-        randoms: Uniform in [0, 1), shape ``(N, 2)``: vertical and horizontal place of the crop.
-        padding: Pixels added on each side.
-        mode: What the border is filled with: the image mirrored at its edge pixel, or zeros.
+        randoms: Uniform in [0, 1), shape ``(N, 3)``: vertical and horizontal place of the crop, flip below 0.5.
+        padding: Pixels added on each side, less than H and W.
+        mode: What the border shows: the image mirrored at its outermost pixel ("reflect"), or zeros.
+        flip: False only crops.
 
     Returns:
         Images of the same shape and dtype.
     """
-    shifts = (randoms * (2 * padding + 1)).long() - padding
-    height, width = images.shape[-2:]
+    number, channels, height, width = images.shape
+    shifts = (randoms[:, :2] * (2 * padding + 1)).long() - padding
     rows = torch.arange(height, device=images.device) + shifts[:, :1]
     columns = torch.arange(width, device=images.device) + shifts[:, 1:]
+    if flip:
+        columns = torch.where(randoms[:, 2:3] < 0.5, columns.flip(1), columns)
+    inside = None
     if mode == "reflect":
-        rows = (height - 1) - ((height - 1) - rows.abs()).abs()
-        columns = (width - 1) - ((width - 1) - columns.abs()).abs()
-        return _gather_pixels(images, rows, columns)
-    inside = ((rows >= 0) & (rows < height))[:, None, :, None] & ((columns >= 0) & (columns < width))[:, None, None, :]
-    return _gather_pixels(images, rows.clamp(0, height - 1), columns.clamp(0, width - 1)) * inside
-
-
-def random_flip(images: Tensor, randoms: Tensor) -> Tensor:
-    """Mirror each image left to right with probability 0.5.
-
-    Args:
-        images: Any dtype, shape ``(N, C, H, W)``.
-        randoms: Uniform in [0, 1), shape ``(N,)``.
-    """
-    return torch.where((randoms < 0.5).view(-1, 1, 1, 1), images.flip(-1), images)
+        rows = height - 1 - (height - 1 - rows.abs()).abs()
+        columns = width - 1 - (width - 1 - columns.abs()).abs()
+    else:
+        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+        rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).view(number, 1, -1).expand(-1, channels, -1)
+    cropped = images.reshape(number, channels, -1).gather(2, pixels).view_as(images)
+    return cropped if inside is None else cropped * inside[:, None]
 
 
 def random_cutout(images: Tensor, randoms: Tensor, *, size: int) -> Tensor:
@@ -74,15 +79,13 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         mean: Mean of each channel on the scale of [0, 1].
         std: Standard deviation of each channel on the same scale.
     """
-    scale = 1 / torch.tensor(std).view(-1, 1, 1)
-    offset = -torch.tensor(mean).view(-1, 1, 1) * scale
-    if images.dtype == torch.uint8:
-        scale = scale / 255
-    return (images * scale.to(images.device)).add_(offset.to(images.device))
+    scale, offset = _affine(tuple(mean), tuple(std), 255 if images.dtype == torch.uint8 else 1, images.device)
+    return images.to(torch.float32, copy=True).mul_(scale).add_(offset)
 
 
-def _gather_pixels(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """``images[n, :, rows[n, i], columns[n, j]]``, with one flat index per pixel."""
-    number, channels, height, width = images.shape
-    index = (rows[:, :, None] * width + columns[:, None, :]).view(number, 1, -1).expand(-1, channels, -1)
-    return images.reshape(number, channels, height * width).gather(2, index).view_as(images)
+@lru_cache(maxsize=32)
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], full: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The factor and offset of :func:`normalize`, kept on the device because a copy would make it wait."""
+    scale = 1 / torch.tensor(std, dtype=torch.float64).view(-1, 1, 1)
+    offset = -torch.tensor(mean, dtype=torch.float64).view(-1, 1, 1) * scale
+    return (scale / full).to(device, torch.float32), offset.to(device, torch.float32)
