@@ -1,6 +1,7 @@
 """LightningDataModules."""
 
 from .digits import Digits
-from .torchvision_sets import CIFAR10
+from .image_folder import ImageFolder
+from .torchvision_sets import CIFAR10, CIFAR100, MNIST, STL10, SVHN, FashionMNIST
 
-__all__ = ["CIFAR10", "Digits"]
+__all__ = ["CIFAR10", "CIFAR100", "MNIST", "STL10", "SVHN", "Digits", "FashionMNIST", "ImageFolder"]

@@ -60,6 +60,7 @@ class ImageDataModule(LightningDataModule, ABC):
         train_set: Training images, after ``setup("fit")``.
         val_set: Validation images, after ``setup("fit")`` or ``setup("validate")``.
         test_set: Test images, after ``setup("test")``.
+        predict_set: Images to predict, after ``setup("predict")``.
         predict_names: Name of each image in the order of prediction, after ``setup("predict")``.
 
     Raises:
@@ -72,6 +73,9 @@ class ImageDataModule(LightningDataModule, ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
+
+    _own_val = False
+    """Whether the data comes with validation images, so that none are taken from the training part."""
 
     def __init__(
         self,
@@ -91,23 +95,23 @@ class ImageDataModule(LightningDataModule, ABC):
         transform: Callable | None = None,
     ) -> None:
         super().__init__()
-        _check(batch_size >= 1, "batch_size", batch_size, "at least 1")
-        _check(eval_batch_size is None or eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "at least 1")
-        _check(num_workers >= 0, "num_workers", num_workers, "at least 0")
-        _check(0 <= val_fraction < 1, "val_fraction", val_fraction, "in [0, 1)")
-        _check(split_seed >= 0, "split_seed", split_seed, "at least 0")
-        _check(
+        check(batch_size >= 1, "batch_size", batch_size, "at least 1")
+        check(eval_batch_size is None or eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "at least 1")
+        check(num_workers >= 0, "num_workers", num_workers, "at least 0")
+        check(0 <= val_fraction < 1, "val_fraction", val_fraction, "in [0, 1)")
+        check(split_seed >= 0, "split_seed", split_seed, "at least 0")
+        check(
             subset is None or (subset >= 1 if isinstance(subset, int) else 0 < subset <= 1),
             "subset",
             subset,
             "a share in (0, 1], or a whole number of images per class from 1",
         )
-        _check(0 <= label_noise < 1, "label_noise", label_noise, "in [0, 1)")
-        _check(seed is None or seed >= 0, "seed", seed, "at least 0")
-        _check(0 <= crop_padding < self.image_size, "crop_padding", crop_padding, f"in [0, {self.image_size})")
-        _check(crop_mode in ("reflect", "zero"), "crop_mode", crop_mode, "reflect or zero")
-        _check(cutout >= 0, "cutout", cutout, "at least 0")
-        _check(transform is None or callable(transform), "transform", transform, "callable, or none")
+        check(0 <= label_noise < 1, "label_noise", label_noise, "in [0, 1)")
+        check(seed is None or seed >= 0, "seed", seed, "at least 0")
+        check(0 <= crop_padding < self.image_size, "crop_padding", crop_padding, f"in [0, {self.image_size})")
+        check(crop_mode in ("reflect", "zero"), "crop_mode", crop_mode, "reflect or zero")
+        check(cutout >= 0, "cutout", cutout, "at least 0")
+        check(transform is None or callable(transform), "transform", transform, "callable, or none")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_workers = num_workers
@@ -124,6 +128,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.train_set: EpochDataset | None = None
         self.val_set: EpochDataset | None = None
         self.test_set: EpochDataset | None = None
+        self.predict_set: EpochDataset | None = None
         self.predict_names: list[str] = []
         self._resume: tuple[int, int] | None = None
 
@@ -131,7 +136,11 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def _read(self, part: str) -> tuple[Any, Tensor]:
-        """Read the "train" or "test" part: images that an index tensor can index, and labels ``(N,)``."""
+        """Read the "train", "val" (if ``_own_val``) or "test" part.
+
+        Returns:
+            Images that can be indexed by a tensor, in the form that :meth:`_dataset` takes, and labels ``(N,)``.
+        """
 
     def _dataset(self, images: Any, labels: Tensor, seed: int | None = None) -> EpochDataset:
         """A data set over images as :meth:`_read` gives them; ``seed`` None is for evaluation."""
@@ -148,6 +157,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if stage in ("test", "predict") and self.test_set is None:
             self.test_set = self._dataset(*self._checked("test"))
         if stage == "predict":
+            self.predict_set = self.test_set
             self.predict_names = [f"test/{index:05d}" for index in range(len(self.test_set))]  # type: ignore
 
     def teardown(self, stage: str) -> None:
@@ -158,7 +168,9 @@ class ImageDataModule(LightningDataModule, ABC):
     def _setup_train(self) -> None:
         images, labels = self._checked("train")
         val, train = stratified_choice(labels, self.val_fraction or 0.1, self._generator(_SPLIT))
-        if self.val_fraction == 0:
+        if self._own_val:
+            train = torch.arange(len(labels))
+        elif self.val_fraction == 0:
             train = torch.arange(len(labels))
             warnings.warn(
                 "val_fraction is 0: val/* is measured on a tenth of the training images and says nothing about"
@@ -170,7 +182,7 @@ class ImageDataModule(LightningDataModule, ABC):
             if isinstance(self.subset, int):
                 self._require_images(labels, train, self.subset, f"subset={self.subset} asks for more than")
             train = train[stratified_choice(labels[train], self.subset, self._generator(_SUBSET))[0]]
-        self.val_set = self._dataset(images[val], labels[val])
+        self.val_set = self._dataset(*(self._checked("val") if self._own_val else (images[val], labels[val])))
         self.train_set = self._dataset(images[train], self._noisy(labels[train]), self._seed())
 
     def _checked(self, part: str) -> tuple[Any, Tensor]:
@@ -198,7 +210,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """The labels, a share of them replaced by another class."""
         if self.label_noise == 0:
             return labels
-        _check(self.num_classes > 1, "label_noise", self.label_noise, "0 where there is only one class")
+        check(self.num_classes > 1, "label_noise", self.label_noise, "0 where there is only one class")
         generator = self._generator(_NOISE)
         replaced = torch.randperm(len(labels), generator=generator)[: round(self.label_noise * len(labels))]
         shift = torch.randint(1, self.num_classes, (len(replaced),), generator=generator)
@@ -236,7 +248,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def predict_dataloader(self) -> DataLoader:
         """Batches of the images named by ``predict_names``; a label that is not known is -1."""
-        return self._loader(_ready(self.test_set, "predict"), self.eval_batch_size)
+        return self._loader(_ready(self.predict_set, "predict"), self.eval_batch_size)
 
     def _loader(self, dataset: EpochDataset, batch_size: int, **options: Any) -> DataLoader:
         return DataLoader(
@@ -287,7 +299,8 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.trainer is None:
             return {}
         loop = self.trainer.fit_loop
-        epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+        epoch: Any = loop.epoch_progress.current
+        batches: Any = loop.epoch_loop.batch_progress.current
         # Lightning counts a batch as processed before `on_train_batch_end`, where checkpoints are written.
         if epoch.ready == epoch.processed:
             return {"epoch": epoch.processed, "samples": 0}
@@ -305,7 +318,8 @@ class ImageDataModule(LightningDataModule, ABC):
 _SPLIT, _SUBSET, _NOISE = range(3)
 
 
-def _check(valid: bool, name: str, value: object, allowed: str) -> None:
+def check(valid: bool, name: str, value: object, allowed: str) -> None:
+    """Raise an `InputError` that names the argument, its value and what it may be."""
     if not valid:
         raise InputError(f"{name} must be {allowed} but is {value!r}")
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..modules.sampling import epoch_generator
+from ..modules.errors import InputError
+from ..modules.sampling import derived_seed, epoch_generator, isolated_rng
 
 RANDOMS = 6
 """Random numbers per image and epoch: crop (2), flip, cutout (2), seed of the extra transform."""
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
 
 
 class EpochDataset(Dataset):
@@ -52,7 +60,7 @@ class MemoryImages(EpochDataset):
         seed: Base seed of the augmentation; None serves images without random numbers, for evaluation.
     """
 
-    collate = staticmethod(lambda batch: batch)
+    collate = staticmethod(_as_is)
 
     def __init__(self, images: Tensor, labels: Tensor, seed: int | None = None) -> None:
         super().__init__(seed)
@@ -79,3 +87,83 @@ class MemoryImages(EpochDataset):
         if self._table[0] != key:
             self._table = key, torch.rand(len(self), RANDOMS, generator=epoch_generator(*key, stream=1))
         return self._table[1]
+
+
+class FileImages(EpochDataset):
+    """Images read from files, one at a time.
+
+    Args:
+        paths: File names as bytes, an array of shape ``(N,)``: as strings they would be copied into every worker.
+        labels: Class indices, shape ``(N,)``.
+        transform: Turns an RGB PIL image into a uint8 tensor ``(C, H, W)``. It may use the global random generators: they
+            are seeded for each image and restored.
+        seed: Base seed of the augmentation; None serves images without random numbers, for evaluation.
+        skip_corrupt: Put the next readable file of the same folder in the place of one that cannot be read.
+    """
+
+    def __init__(
+        self,
+        paths: np.ndarray,
+        labels: Tensor,
+        transform: Callable[[Image.Image], Tensor],
+        seed: int | None = None,
+        *,
+        skip_corrupt: bool = False,
+    ) -> None:
+        super().__init__(seed)
+        self.paths = paths
+        self.labels = labels
+        self.transform = transform
+        self.skip_corrupt = skip_corrupt
+        # Marked in shared memory, so that the main process learns what the workers met.
+        self._corrupt = torch.zeros(len(paths), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """The uint8 image ``(C, H, W)``, its label and, for training, its random numbers ``(RANDOMS,)``."""
+        label = int(self.labels[index])
+        if self.seed is None:
+            return self.read(index), label
+        with isolated_rng(derived_seed(self.seed, self.epoch, 1, index)):
+            randoms = torch.rand(RANDOMS)
+            return self.read(index), label, randoms
+
+    def read(self, index: int) -> Tensor:
+        """The transformed image, or its replacement.
+
+        Raises:
+            UnreadableImageError: If the file is corrupt and may not be replaced, or nothing can replace it.
+        """
+        folder = os.path.dirname(self.paths[index])
+        for offset in range(len(self)):
+            candidate = (index + offset) % len(self)
+            if self._corrupt[candidate] or os.path.dirname(self.paths[candidate]) != folder:
+                continue
+            path = os.fsdecode(self.paths[candidate])
+            try:
+                with Image.open(path) as file:
+                    image = file.convert("RGB")
+            # Damaged files make the decoders raise any of these.
+            except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+                if not self.skip_corrupt:
+                    raise UnreadableImageError(
+                        f"{path} cannot be read as an image ({error}): remove it, or set --data.skip_corrupt true"
+                    ) from error
+                self._corrupt[candidate] = True
+                continue
+            return self.transform(image)
+        raise UnreadableImageError(f"{os.fsdecode(folder)} has no image that can be read: add images or remove it")
+
+    def corrupt(self) -> list[str]:
+        """The files met so far that could not be read."""
+        return [os.fsdecode(path) for path in self.paths[self._corrupt.numpy()]]
+
+
+class UnreadableImageError(InputError):
+    """An image file that cannot be decoded."""
+
+    def __init__(self, message: str) -> None:
+        # A worker's exception is built anew from the text of its traceback, whose last line is the message.
+        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -12,6 +11,16 @@ from torch import Tensor
 
 from ..modules.errors import InputError
 from ._base import ImageDataModule
+
+_CIFAR100_CLASSES = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel "
+    "can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur "
+    "dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion "
+    "lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree "
+    "pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea "
+    "seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank "
+    "telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm "
+)
 
 
 class _TorchvisionSet(ImageDataModule):
@@ -22,28 +31,32 @@ class _TorchvisionSet(ImageDataModule):
             ``RECIPES_DATA``, or else ``data``.
         download: Download the set into ``root`` unless it is there.
         **kwargs: The arguments all image datamodules share.
+
+    Raises:
+        InputError: If the data is not found, or the download fails.
     """
+
+    _reader: Any
 
     def __init__(self, root: str | None = None, *, download: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.root = root or os.environ.get("RECIPES_DATA", "data")
         self.download = download
 
-    @abstractmethod
     def _open(self, part: str, *, download: bool = False) -> Any:
-        """The torchvision data set of a part."""
+        which = {"split": part} if self._reader in (tv.SVHN, tv.STL10) else {"train": part == "train"}
+        return self._reader(self.root, download=download, **which)
 
     def prepare_data(self) -> None:
         """Download the set where that was asked for."""
-        if self.download:
-            for part in ("train", "test"):
-                try:
-                    self._open(part, download=True)
-                except (OSError, RuntimeError) as error:
-                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    raise InputError(
-                        f"{type(self).__name__} could not be downloaded to {self.root}: {reason}"
-                    ) from error
+        if not self.download:
+            return
+        for part in ("train", "test"):
+            try:
+                self._open(part, download=True)
+            except (OSError, RuntimeError) as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise InputError(f"{type(self).__name__} could not be downloaded to {self.root}: {reason}") from error
 
     def _read(self, part: str) -> tuple[Tensor, Tensor]:
         try:
@@ -62,17 +75,52 @@ class _TorchvisionSet(ImageDataModule):
         return images.contiguous(), labels.long()
 
 
-class CIFAR10(_TorchvisionSet):
-    """CIFAR-10 (https://www.cs.toronto.edu/~kriz/cifar.html): 50,000 and 10,000 images of 10 classes, 32x32 RGB.
+class _FlippedAndCropped(_TorchvisionSet):
+    """Base of the sets that are commonly augmented.
 
     Args:
         root: Folder that holds the data, or receives the download; None takes the environment variable
             ``RECIPES_DATA``, or else ``data``.
-        crop_padding: Pixels by which a random crop may shift the image in each direction; 0 is off.
+        crop_padding: Pixels by which a random crop may shift the image in each direction; 0 is off. The defaults of
+            this and of ``flip`` are those of ResNet (https://arxiv.org/abs/1512.03385) for CIFAR, of Random Erasing
+            (https://arxiv.org/abs/1708.04896) for FashionMNIST and of Cutout (https://arxiv.org/abs/1708.04552)
+            for STL10.
         flip: Mirror every second image left to right, at random.
         **kwargs: The arguments all torchvision sets share.
     """
 
+    def __init__(self, root: str | None = None, *, crop_padding: int = 4, flip: bool = True, **kwargs: Any) -> None:
+        super().__init__(root, crop_padding=crop_padding, flip=flip, **kwargs)
+
+
+class MNIST(_TorchvisionSet):
+    """Handwritten digits (http://yann.lecun.com/exdb/mnist/): 60,000 and 10,000 images, 28x28, grey."""
+
+    _reader = tv.MNIST
+    num_classes = 10
+    in_chans = 1
+    image_size = 28
+    mean = (0.1307,)
+    std = (0.3081,)
+    class_names = tuple("0123456789")
+
+
+class FashionMNIST(_FlippedAndCropped):
+    """Articles of clothing (https://arxiv.org/abs/1708.07747): 60,000 and 10,000 images, 28x28, grey."""
+
+    _reader = tv.FashionMNIST
+    num_classes = 10
+    in_chans = 1
+    image_size = 28
+    mean = (0.2860,)  # of the training images, as widely published; so are SVHN's and STL10's below
+    std = (0.3530,)
+    class_names = tuple(tv.FashionMNIST.classes)
+
+
+class CIFAR10(_FlippedAndCropped):
+    """CIFAR-10 (https://www.cs.toronto.edu/~kriz/cifar.html): 50,000 and 10,000 images of 10 classes, 32x32."""
+
+    _reader = tv.CIFAR10
     num_classes = 10
     in_chans = 3
     image_size = 32
@@ -80,8 +128,41 @@ class CIFAR10(_TorchvisionSet):
     std = (0.2023, 0.1994, 0.2010)
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-    def __init__(self, root: str | None = None, *, crop_padding: int = 4, flip: bool = True, **kwargs: Any) -> None:
-        super().__init__(root, crop_padding=crop_padding, flip=flip, **kwargs)
 
-    def _open(self, part: str, *, download: bool = False) -> tv.CIFAR10:
-        return tv.CIFAR10(self.root, train=part == "train", download=download)
+class CIFAR100(_FlippedAndCropped):
+    """CIFAR-100 (https://www.cs.toronto.edu/~kriz/cifar.html): 50,000 and 10,000 images of 100 classes, 32x32."""
+
+    _reader = tv.CIFAR100
+    num_classes = 100
+    in_chans = 3
+    image_size = 32
+    mean = (0.5071, 0.4866, 0.4409)
+    std = (0.2673, 0.2564, 0.2762)
+    class_names = tuple(_CIFAR100_CLASSES.split())
+
+
+class SVHN(_TorchvisionSet):
+    """House numbers (http://ufldl.stanford.edu/housenumbers/), without the extra part: 73,257 and 26,032, 32x32."""
+
+    _reader = tv.SVHN
+    num_classes = 10
+    in_chans = 3
+    image_size = 32
+    mean = (0.4377, 0.4438, 0.4728)
+    std = (0.1980, 0.2010, 0.1970)
+    class_names = tuple("0123456789")
+
+
+class STL10(_FlippedAndCropped):
+    """STL-10 (https://cs.stanford.edu/~acoates/stl10/): 5,000 and 8,000 labelled images of 10 classes, 96x96."""
+
+    _reader = tv.STL10
+    num_classes = 10
+    in_chans = 3
+    image_size = 96
+    mean = (0.4467, 0.4398, 0.4066)
+    std = (0.2603, 0.2566, 0.2713)
+    class_names = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+
+    def __init__(self, root: str | None = None, *, crop_padding: int = 12, **kwargs: Any) -> None:
+        super().__init__(root, crop_padding=crop_padding, **kwargs)

@@ -1,0 +1,78 @@
+"""How image files are laid out in folders."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from ..modules.errors import InputError
+
+
+def part_folders(root: str) -> dict[str, str]:
+    """The folder of each part that ``root`` has: "train", "val" if it is for validation, and "test".
+
+    Raises:
+        InputError: If ``root`` is missing or has no folders.
+    """
+    layout = "<train or test>/<class>/<images>"
+    if not os.path.isdir(root):
+        raise InputError(
+            f"no image folder at {root}: unpack your images there as {layout},"
+            " or point --data.root or RECIPES_DATA at them"
+        )
+    parts = {part: os.path.join(root, part) for part in subfolders(root) if part in ("train", "val", "test")}
+    if not parts:
+        parts = {"train": root}
+    if not subfolders(next(iter(parts.values()))):
+        raise InputError(f"no class folders in {next(iter(parts.values()))}: lay out {root} as {layout}")
+    if "test" not in parts and "val" in parts:
+        parts["test"] = parts.pop("val")
+    return {part: parts[part] for part in ("train", "val", "test") if part in parts}
+
+
+def subfolders(folder: str) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def image_files(folder: str) -> list[str]:
+    """Paths of the images in a folder and the folders below it, sorted; none if there is no such folder."""
+    return sorted(
+        os.path.join(place, name)
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+    )
+
+
+def labelled_files(folder: str, class_names: tuple[str, ...]) -> tuple[np.ndarray, Tensor]:
+    """Encoded paths and labels of the images in the class folders of a part.
+
+    Raises:
+        InputError: If the class folders are not those of ``class_names``, or one of them holds no images.
+    """
+    if odd := set(subfolders(folder)) ^ set(class_names):
+        name = min(odd)
+        state = "has no" if name in class_names else "is the only part with a"
+        raise InputError(
+            f"{folder} {state} class folder {name!r} ({len(odd)} differ): all parts need the same class folders"
+        )
+    files = [image_files(os.path.join(folder, name)) for name in class_names]
+    for name, paths in zip(class_names, files, strict=True):
+        if not paths:
+            raise InputError(
+                f"class folder {os.path.join(folder, name)} holds no images"
+                f" ({', '.join(sorted(IMG_EXTENSIONS))}): add some, or remove the folder from every part"
+            )
+    counts = torch.tensor([len(paths) for paths in files])
+    return encoded([path for paths in files for path in paths]), torch.arange(len(files)).repeat_interleave(counts)
+
+
+def encoded(paths: list[str]) -> np.ndarray:
+    """Paths as an array of bytes: strings would in time be copied into every worker."""
+    return np.array([os.fsencode(path) for path in paths])
