@@ -39,7 +39,8 @@ class GracefulInterrupt(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop here unless a validation follows, after which the state is that of a regular checkpoint."""
-        if self._asked and not trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        fetcher: Any = trainer.fit_loop._data_fetcher
+        if self._asked and not trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
             self._stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

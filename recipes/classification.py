@@ -86,8 +86,9 @@ class Classification(SampleWeighting, LightningModule):
         if isinstance(network, nn.Module):
             objects.append("network")
         self.save_hyperparameters(ignore=objects, logger=False)
+        self.network: nn.Module
         if isinstance(network, str):
-            network = create_network(
+            self.network = create_network(
                 network,
                 num_classes=num_classes,
                 in_chans=in_chans,
@@ -96,7 +97,8 @@ class Classification(SampleWeighting, LightningModule):
             )
         elif network_args:
             raise InputError(f"network_args {network_args} need network to be a name, but it is a module")
-        self.network = network
+        else:
+            self.network = network
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.objective = objective if objective is not None else CrossEntropy()
@@ -112,7 +114,7 @@ class Classification(SampleWeighting, LightningModule):
                     f" {type(self.objective).__name__} cannot take: set both to 0 or choose another objective"
                 )
         self.memory_format = torch.preserve_format
-        if channels_last if channels_last is not None else _is_convolutional(network):
+        if channels_last if channels_last is not None else _is_convolutional(self.network):
             self.memory_format = torch.channels_last
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._compile = compile

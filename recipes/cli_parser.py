@@ -24,6 +24,19 @@ from ..modules.objectives import Objective
 _BASES = (LightningModule, LightningDataModule, Callback, Objective, Optimizer, LRScheduler, Logger, Strategy)
 
 
+class OptionError(InputError):
+    """An option, class or value that the parser does not accept.
+
+    Args:
+        message: What is wrong, where, and what is near.
+        word: The last part of the option's name, the class, or the value.
+    """
+
+    def __init__(self, message: str, word: str) -> None:
+        super().__init__(message)
+        self.word = word
+
+
 class RecipesParser(LightningArgumentParser):
     """LightningCLI's parser with short errors."""
 
@@ -36,9 +49,9 @@ class RecipesParser(LightningArgumentParser):
         """Raise what the parser found as an error for the user."""
         if not self.exit_on_error:  # a class's own parser, whose message becomes part of the one above
             super().error(message, ex)
-        raise InputError(self.explain(message)) from ex
+        raise self.explain(message) from ex
 
-    def explain(self, message: str) -> str:
+    def explain(self, message: str) -> InputError:
         """The parser's message in one or two lines: what, where, and a suggestion."""
         key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
         if match := re.search(r"unrecognized arguments: -*([^\s=]+)|not accept option '([^']+)'", message):
@@ -53,7 +66,9 @@ class RecipesParser(LightningArgumentParser):
             near = difflib.get_close_matches(word, {cls.__name__ for cls in subclasses(*_BASES)}, 3, 0.6)
             return self._sentence(f"{key}: there is no class {word}", word, near)
         if match := re.search(r"arguments are required: \w+\.(\S+)", message):
-            return f"no {match[1]} was given: name a recipe, e.g. -c digits/supervised (`recipes list` shows all)"
+            return InputError(
+                f"no {match[1]} was given: name a recipe, e.g. -c digits/supervised (`recipes list` shows all)"
+            )
         expected = list(dict.fromkeys(re.findall(r"(?:^|- )\s*(Expected (?!a <class 'NoneType'>).*)", message, re.M)))
         if expected and (given := re.search(r"Given value: (.*)", message)):
             wanted = " or ".join(_plain(line) for line in expected)
@@ -61,11 +76,11 @@ class RecipesParser(LightningArgumentParser):
             value = nested[2] if nested else given[1]
             return self._sentence(f"{key}: expected {wanted} but got {value}", value)
         lines = [line.strip() for line in message.splitlines() if line.strip()]
-        return "\n  ".join(line[:200] for line in lines[:4])
+        return InputError("\n  ".join(line[:200] for line in lines[:4]))
 
-    def _sentence(self, problem: str, word: str, near: Iterable[str] = ()) -> str:
+    def _sentence(self, problem: str, word: str, near: Iterable[str] = ()) -> OptionError:
         hint = ", ".join(near)
-        return problem + self._origin(word) + (f"; did you mean {hint}?" if hint else "")
+        return OptionError(problem + self._origin(word) + (f"; did you mean {hint}?" if hint else ""), word)
 
     def _origin(self, word: str) -> str:
         """Where a word was given: on the command line, or in which file and line."""

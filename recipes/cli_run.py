@@ -12,19 +12,20 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-# Short class names work for every class that has been imported.
-from .. import callbacks, datamodules  # noqa: F401
-from ..modules import lr_schedules, objectives  # noqa: F401
+from .. import callbacks, datamodules, recipes
 from ..modules.errors import InputError
-from . import classification, cli_configs  # noqa: F401
+from . import cli_configs
 from .cli_callbacks import default_callbacks, default_loggers
 from .cli_checkpoint import check_checkpoint
 from .cli_parser import RecipesParser, defaults
 from .cli_run_folder import choose_run_dir, make_run_dir, remove_unstarted
 from .cli_save import SaveRecipe
 from .cli_trainer import RecipesTrainer
+
+# Classes have short names once they are imported, which recipes are only when they are asked for.
+_IMPORTED = [getattr(package, name) for package in (recipes, callbacks, datamodules) for name in package.__all__]
 
 # What a model learns from the data: arguments of the one, attributes of the other.
 _LINKED = ("num_classes", "in_chans", "image_size")
@@ -143,6 +144,7 @@ class RecipesCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and send the loggers there that were given none."""
         settings = self.settings
+        self.recipe = settings.clone()
         if settings.trainer.fast_dev_run:
             return
         self.run_dir = choose_run_dir(
@@ -161,21 +163,21 @@ class RecipesCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Build the trainer with the default callbacks and loggers, all of which write to the run folder."""
         trainer = self._get(self.config_init, "trainer")
-        callbacks = trainer.callbacks or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        callbacks += default_callbacks(
-            str(self.subcommand), callbacks, trainer=trainer, model=self.model, run_dir=self.run_dir
+        given = trainer.callbacks or []
+        given = given if isinstance(given, list) else [given]
+        chosen = given + default_callbacks(
+            str(self.subcommand), given, trainer=trainer, model=self.model, run_dir=self.run_dir
         )
         if self.run_dir is not None:
             make_run_dir(self.run_dir)
-            callbacks.append(SaveRecipe(self._parser(self.subcommand), self.settings, self.run_dir))
+            chosen.append(SaveRecipe(self._parser(self.subcommand), self.recipe, self.run_dir))
             kwargs |= {
                 "default_root_dir": str(self.run_dir),
                 "logger": default_loggers(trainer.logger, self.run_dir),
             }
         # Lightning's summary counts the parts of a recipe; ours counts the parameters.
         kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        return super().instantiate_trainer(callbacks=chosen, **kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Do nothing while parsing; `execute` runs the command."""
@@ -217,14 +219,15 @@ def quieten() -> None:
     """Leave out lines that advertise, list absent hardware, or advise against what this project does on purpose."""
 
     def worth_reading(record: logging.LogRecord) -> bool:
-        return not record.getMessage().lstrip("💡 ").startswith(("Tip:", "TPU available", "HPU available", "Seed set"))
+        text = record.getMessage()
+        return not text.lstrip("💡 ").startswith(("Tip:", "TPU available", "HPU available", "GPU available: False"))
 
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).addFilter(worth_reading)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(worth_reading)
     for message in (
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*treespec, LeafSpec.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", message)

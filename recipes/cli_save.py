@@ -19,7 +19,7 @@ class SaveRecipe(Callback):
 
     Args:
         parser: Parser of the command.
-        config: What it parsed.
+        config: What it parsed; a copy, as it is changed.
         run_dir: Folder of the run.
     """
 
@@ -45,7 +45,7 @@ class SaveRecipe(Callback):
                 run.save(str(copy), base_path=run.dir, policy="now")
 
     def _text(self) -> str:
-        config = self.config.clone()
+        config = self.config
         # Where a run started and where it wrote are not part of what it was.
         for key in ("ckpt_path", "run_dir", "config"):
             if key in config:

@@ -2,14 +2,120 @@
 
 from __future__ import annotations
 
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor, nn
+
+from ..modules.errors import InputError
+from ..modules.network_file import load_network, save_network
+
+Format = Literal["safetensors", "torch_export", "onnx"]
 
 
 class RecipesTrainer(Trainer):
     """Lightning's Trainer; its methods are the commands."""
 
     def export(
-        self, model: LightningModule, datamodule: LightningDataModule | None = None, ckpt_path: str | None = None
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        path: str | None = None,
+        formats: list[Format] | None = None,
     ) -> None:
-        """Write the network of a checkpoint for use without this project."""
-        raise NotImplementedError
+        """Write the network of a checkpoint for use without this project.
+
+        Each file holds the plain network, which maps normalised images to logits, and what is needed to use it:
+        class names, image size, mean and std. Files that can be read back here are, and their outputs compared.
+
+        Args:
+            model: The recipe, whose attribute ``network`` is exported.
+            datamodule: The data, which knows class names and preprocessing.
+            ckpt_path: Checkpoint whose weights are taken.
+            path: Folder to write to; by default the run folder.
+            formats: What to write: ``safetensors`` (weights, read by `load_network`), ``torch_export`` (a
+                `torch.export` program for any batch size) and ``onnx``; by default all that are installed.
+
+        Raises:
+            InputError: If the recipe has no network, the data does not say its image size, a format's package is
+                missing, or a file exists already.
+        """
+        network = getattr(model, "network", None)
+        if not isinstance(network, nn.Module):
+            raise InputError(f"{type(model).__name__} has no attribute `network` to export")
+        if getattr(datamodule, "image_size", None) is None:
+            raise InputError("export needs data that says its image_size, e.g. --data Digits")
+        if ckpt_path is not None:
+            weights = torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
+            model.load_state_dict(weights, strict=model.strict_loading)
+        network = network.cpu().eval()
+        facts = _facts(model, datamodule)
+        folder = Path(path or self.default_root_dir)
+        images = torch.rand(2, facts["in_chans"], facts["image_size"], facts["image_size"])
+        if formats is None:
+            formats = ["safetensors", "torch_export", *(["onnx"] if find_spec("onnxscript") else [])]  # type: ignore
+        for name in formats:  # type: ignore[union-attr]
+            suffix, write = _WRITERS[name]
+            file = folder / f"network.{suffix}"
+            if file.exists():
+                raise InputError(f"{file} exists already, which is not overwritten: choose another folder with --path")
+            folder.mkdir(parents=True, exist_ok=True)
+            with torch.no_grad():
+                difference = write(network, file, images, facts)
+            checked = "" if difference is None else f", read back: outputs differ by {difference:.1e} at most"
+            print(f"{file} ({file.stat().st_size / 2**20:.1f} MiB{checked})")
+
+
+def _facts(model: LightningModule, data: Any) -> dict[str, Any]:
+    """What a user of the network must know."""
+    name = model.hparams.get("network")
+    return {
+        "name": name if isinstance(name, str) else None,
+        "network_args": dict(model.hparams.get("network_args") or {}),
+        "num_classes": int(getattr(model, "num_classes", data.num_classes)),
+        "in_chans": int(data.in_chans),
+        "image_size": int(data.image_size),
+        "mean": [float(value) for value in data.mean],
+        "std": [float(value) for value in data.std],
+        "class_names": [str(value) for value in data.class_names],
+    }
+
+
+def _safetensors(network: nn.Module, file: Path, images: Tensor, facts: dict[str, Any]) -> float:
+    save_network(file, network, **facts)
+    return _difference(network, load_network(file)[0], images)
+
+
+def _torch_export(network: nn.Module, file: Path, images: Tensor, facts: dict[str, Any]) -> float:
+    program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, file, extra_files={"facts.json": json.dumps(facts)})
+    return _difference(network, torch.export.load(file).module(), images)
+
+
+def _onnx(network: nn.Module, file: Path, images: Tensor, facts: dict[str, Any]) -> None:
+    if not find_spec("onnxscript"):
+        raise InputError("format onnx needs the extra: pip install 'lightning-recipes[onnx]'")
+    program = torch.onnx.export(
+        network,
+        (images,),
+        dynamo=True,
+        verbose=False,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    assert program is not None
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
+    program.save(file, external_data=False)
+
+
+_WRITERS = {"safetensors": ("safetensors", _safetensors), "torch_export": ("pt2", _torch_export), "onnx": ("onnx", _onnx)}
+
+
+def _difference(network: nn.Module, other: nn.Module, images: Tensor) -> float:
+    return (network(images) - other(images)).abs().max().item()

@@ -1,0 +1,40 @@
+# `make quickstart` needs Python >= 3.10 and make, and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+CHECKED := recipes modules datamodules callbacks tests benchmarks
+
+.PHONY: quickstart test test-slow test-lowest lint format
+
+quickstart: .venv/installed
+	$(BIN)/recipes fit -c digits/supervised
+
+test: .venv/installed-dev
+	$(BIN)/pytest -n 2 -m "not slow"
+
+# Minutes more: every network trained, the wheel in an empty environment.
+test-slow: .venv/installed-dev
+	$(BIN)/pytest -n 2
+
+# The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet -c constraints-lowest.txt -e ".[dev]"
+	.venv-lowest/bin/pytest -n 2 -m "not slow"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/pyright
+
+format: .venv/installed-dev
+	$(BIN)/ruff format $(CHECKED)
+	$(BIN)/ruff check --fix $(CHECKED)
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.lr_schedules import CosineSchedule, MilestoneSchedule
+
+
+def rates(build, total, fit=True):
+    """The learning rate of each step of a run whose base rate is 1."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = build(optimizer)
+    if fit:
+        scheduler.fit_to(total)
+    found = []
+    for _ in range(total):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_cosine_equals_torchs_when_it_spans_the_run():
+    ours = rates(CosineSchedule, 20)
+    torchs = rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=20), 20, fit=False)
+    assert ours == pytest.approx(torchs)
+
+
+def test_milestones_equal_torchs_at_the_epochs_they_stand_for():
+    # The CIFAR-100 distillation schedule: 150, 180 and 210 of 240 epochs.
+    ours = rates(lambda o: MilestoneSchedule(o, milestones=[150 / 240, 180 / 240, 210 / 240]), 240)
+    torchs = rates(lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [150, 180, 210]), 240, fit=False)
+    assert ours == pytest.approx(torchs)
+
+
+def test_warmup_rises_linearly_from_above_zero_and_then_the_cosine_starts():
+    found = rates(lambda o: CosineSchedule(o, warmup=0.2, final=0.1), 20)
+    assert found[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert found[12] == pytest.approx(0.1 + 0.9 * 0.5)
+    assert min(found[5:]) > 0.1
+
+
+def test_the_same_schedule_fits_a_run_of_any_length():
+    assert rates(CosineSchedule, 10)[5] == pytest.approx(rates(CosineSchedule, 1000)[500])
+
+
+def test_a_resumed_run_may_have_another_length():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = CosineSchedule(optimizer)
+    scheduler.fit_to(10)
+    state = scheduler.state_dict()
+    longer = CosineSchedule(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0))
+    longer.fit_to(20)
+    longer.load_state_dict(state)
+    assert longer.total == 20
+
+
+@pytest.mark.parametrize("milestones", [[0.5, 0.4], [0.0, 0.5], [0.5, 1.0], [60, 120]])
+def test_milestones_that_are_not_rising_shares_are_refused(milestones):
+    with pytest.raises(InputError, match="milestones are shares of the run"):
+        rates(lambda o: MilestoneSchedule(o, milestones=milestones), 10)
+
+
+def test_warmup_of_a_whole_run_is_refused():
+    with pytest.raises(InputError, match=r"warmup is a share .* but is 5"):
+        rates(lambda o: CosineSchedule(o, warmup=5), 10)

@@ -1,0 +1,96 @@
+"""The folders keep the shape that the documentation promises."""
+
+import ast
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ["callbacks", "configs", "datamodules", "modules", "recipes"]
+
+# Who may import whom; `modules.errors` and the rest of `modules` are everybody's.
+ALLOWED = {
+    "modules": {"modules"},
+    "datamodules": {"datamodules", "modules"},
+    "callbacks": {"callbacks", "modules"},
+    "recipes": {"recipes", "modules"},
+    "configs": set(),
+}
+
+
+def sources():
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported_packages(path):
+    """Our packages that a file imports, relative imports resolved."""
+    here = path.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = here[: len(here) - node.level]
+            target = [*base, *(node.module or "").split(".")]
+            # `from .. import callbacks` names the packages themselves.
+            yield from [target[0]] if target[0] else [alias.name for alias in node.names]
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+            yield from (name for name in names if name.startswith("lightning_recipes"))
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_packages_import_only_what_they_may(path):
+    package = path.relative_to(ROOT).parts[0]
+    if package == "recipes" and path.name.startswith("cli"):
+        return
+    assert set(imported_packages(path)) <= ALLOWED[package]
+
+
+def test_every_folder_with_python_is_a_listed_package():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT) for path in sources()}
+    assert sorted(listed) == sorted("lightning_recipes." + ".".join(folder.parts) for folder in folders)
+
+
+def recipes():
+    return [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if p.parent.name not in ("overlays", "sweeps")]
+
+
+@pytest.mark.parametrize("path", recipes(), ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_every_recipe_opens_with_what_a_reader_wants_to_know(path):
+    from lightning_recipes.recipes.cli_catalog import HEADER_KEYS, describe
+
+    recipe = describe(path.relative_to(ROOT / "configs").with_suffix("").as_posix())
+    assert recipe.title.endswith(".") or ":" in recipe.title
+    assert set(HEADER_KEYS) <= set(recipe.header)
+    assert recipe.header["command"].startswith(f"recipes fit -c {recipe.name}")
+    assert recipe.data
+    assert recipe.network
+
+
+@pytest.mark.parametrize("path", recipes(), ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_every_technique_has_its_settings_row_and_docs_page(path):
+    from settings import SETTINGS
+
+    technique = path.stem
+    assert technique in {setting.name for setting in SETTINGS}
+    assert (ROOT / "docs" / f"{technique}.md").is_file()
+
+
+def test_every_settings_row_has_a_recipe():
+    from settings import SETTINGS
+
+    assert {setting.name for setting in SETTINGS} <= {path.stem for path in recipes()}
+
+
+def test_recipes_hold_plain_yaml_without_includes():
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        assert "config" not in yaml.safe_load(path.read_text()), path
+
+
+def test_files_stay_small_enough_to_hold_one_thing():
+    assert {str(p.relative_to(ROOT)) for p in sources() if len(p.read_text().splitlines()) > 400} == set()
