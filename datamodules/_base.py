@@ -121,7 +121,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.label_noise = label_noise
         self.seed = seed
         self.crop_padding = crop_padding
-        self.crop_mode = crop_mode
+        self.crop_mode: Literal["reflect", "zero"] = crop_mode
         self.flip = flip
         self.cutout = cutout
         self.transform = transform

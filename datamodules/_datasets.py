@@ -95,8 +95,8 @@ class FileImages(EpochDataset):
     Args:
         paths: File names as bytes, an array of shape ``(N,)``: as strings they would be copied into every worker.
         labels: Class indices, shape ``(N,)``.
-        transform: Turns an RGB PIL image into a uint8 tensor ``(C, H, W)``. It may use the global random generators: they
-            are seeded for each image and restored.
+        transform: Turns an RGB PIL image into a uint8 tensor ``(C, H, W)``. It may use the global random generators,
+            which are seeded for each image and restored.
         seed: Base seed of the augmentation; None serves images without random numbers, for evaluation.
         skip_corrupt: Put the next readable file of the same folder in the place of one that cannot be read.
     """

@@ -44,7 +44,7 @@ class _TorchvisionSet(ImageDataModule):
         self.download = download
 
     def _open(self, part: str, *, download: bool = False) -> Any:
-        which = {"split": part} if self._reader in (tv.SVHN, tv.STL10) else {"train": part == "train"}
+        which: dict[str, Any] = {"split": part} if self._reader in (tv.SVHN, tv.STL10) else {"train": part == "train"}
         return self._reader(self.root, download=download, **which)
 
     def prepare_data(self) -> None:
