@@ -1,0 +1,106 @@
+"""A trained network in one file: weights, and what is needed to rebuild and use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from .errors import InputError
+from .networks import create_network
+
+
+def save_network(
+    path: str | Path,
+    network: nn.Module,
+    *,
+    name: str | None,
+    network_args: dict[str, Any],
+    num_classes: int,
+    in_chans: int,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str],
+) -> None:
+    """Write a network's weights as safetensors, with the facts below in the file's metadata, each as JSON.
+
+    Args:
+        path: File to write.
+        network: The network; maps normalised images ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``.
+        name: timm name it was built with; None for a module of one's own, which `load_network` cannot rebuild.
+        network_args: Further arguments it was built with.
+        num_classes: Size of its output.
+        in_chans: Channels of an image.
+        image_size: Height and width of an image in pixels.
+        mean: Mean of each channel, on the scale of [0, 1], that is subtracted from images.
+        std: Standard deviation of each channel, on the same scale, that they are then divided by.
+        class_names: Names of the classes, in the order of the logits.
+    """
+    facts = {
+        "name": name,
+        "network_args": network_args,
+        "num_classes": num_classes,
+        "in_chans": in_chans,
+        "image_size": image_size,
+        "mean": list(mean),
+        "std": list(std),
+        "class_names": list(class_names),
+    }
+    metadata = {key: json.dumps(value) for key, value in facts.items()}
+    safetensors.torch.save_model(network, str(path), metadata=metadata)
+
+
+def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a network written by `save_network`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The network, in evaluation mode, and the facts it was saved with.
+
+    Raises:
+        InputError: If the file is missing, is not of this kind, or does not fit the network it names.
+
+    Examples:
+        >>> network, facts = load_network("network.safetensors")
+        >>> facts["class_names"][network(images).argmax(1)[0]]
+        'cat'
+    """
+    if not Path(path).is_file():
+        raise InputError(f"network file {path} does not exist")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise InputError(f"network file {path} is not a safetensors file ({error})") from error
+    if "num_classes" not in metadata:
+        raise InputError(f"network file {path} does not say what network it holds: write it with `recipes export`")
+    # safetensors adds an entry of its own for each tensor that shares memory with another.
+    known = ("name", "network_args", "num_classes", "in_chans", "image_size", "mean", "std", "class_names")
+    facts: dict[str, Any] = {key: json.loads(metadata[key]) for key in known}
+    if facts["name"] is None:
+        raise InputError(
+            f"network file {path} holds a module that was not built by name:"
+            " build it yourself and read the weights with safetensors.torch.load_model"
+        )
+    # The weights come from the file, not from where the training started.
+    args = {key: value for key, value in facts["network_args"].items() if key != "pretrained"}
+    network = create_network(
+        facts["name"],
+        num_classes=facts["num_classes"],
+        in_chans=facts["in_chans"],
+        network_args=args,
+        image_size=facts["image_size"],
+    )
+    try:
+        safetensors.torch.load_model(network, str(path))
+    except RuntimeError as error:
+        raise InputError(f"network file {path} does not fit {facts['name']}: {str(error)[:300]}") from error
+    return network.eval(), facts

@@ -1,0 +1,122 @@
+"""What all small-image networks are built of: one chain of stem, blocks and classifier, and the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BlockNetwork(nn.Module):
+    """A chain: stem, blocks, pooling, classifier, with timm's interface.
+
+    Everything before the classifier is a plain sequence, ``stem`` and then each of ``blocks``, so the network can be
+    cut anywhere. It maps images ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``.
+
+    Args:
+        stem: First layers, or an identity.
+        blocks: The blocks, in order.
+        num_features: Size of the pooled features.
+        num_classes: Size of the output; 0 leaves the pooled features as they are.
+        pool: From the last feature map to features ``(N, num_features)``; by default the mean of each channel.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        blocks: Iterable[nn.Module],
+        *,
+        num_features: int,
+        num_classes: int,
+        pool: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.blocks = nn.Sequential(*blocks)
+        self.pool = pool if pool is not None else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.num_features = num_features
+        self.reset_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a fresh classifier for ``num_classes`` classes in place, or none for 0."""
+        self.num_classes = num_classes
+        self.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.classifier
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Last feature map ``(N, C, h, w)``."""
+        return self.blocks(self.stem(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of the last feature map, or the pooled features ``(N, num_features)`` before them."""
+        x = self.pool(x)
+        return x if pre_logits else self.classifier(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)``."""
+        return self.forward_head(self.forward_features(x))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes (option B).
+
+    Paper: https://arxiv.org/abs/1512.03385. The pre-activated form, with normalisation and ReLU before each
+    convolution and before a shortcut that changes the shape, is that of https://arxiv.org/abs/1605.07146.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        stride: Stride of the first convolution.
+        pre_activation: Normalise and activate before each convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, pre_activation: bool = False) -> None:
+        super().__init__()
+        self.pre_activation = pre_activation
+        self.conv1 = conv3x3(inputs, outputs, stride)
+        self.norm1 = nn.BatchNorm2d(inputs if pre_activation else outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            if not pre_activation:
+                self.shortcut = nn.Sequential(self.shortcut, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, inputs, H, W)`` to ``(N, outputs, H / stride, W / stride)``."""
+        if self.pre_activation:
+            active = F.relu(self.norm1(x))
+            x = x if self.shortcut is None else self.shortcut(active)
+            return x + self.conv2(F.relu(self.norm2(self.conv1(active))))
+        out = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return F.relu(out + (x if self.shortcut is None else self.shortcut(x)))
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A padded 3x3 convolution without bias, as normalisation follows."""
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+def residual_stages(
+    widths: Iterable[int], blocks: int, *, inputs: int, pre_activation: bool = False
+) -> Iterable[BasicBlock]:
+    """Stages of ``blocks`` basic blocks each; every stage but the first halves the feature map."""
+    for stage, width in enumerate(widths):
+        for index in range(blocks):
+            stride = 2 if stage and not index else 1
+            yield BasicBlock(inputs, width, stride=stride, pre_activation=pre_activation)
+            inputs = width
+
+
+def he_initialization(network: nn.Module) -> None:
+    """Normal convolution weights of variance 2 / fan-out (https://arxiv.org/abs/1502.01852), zero biases."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,82 @@
+"""Our networks in timm's registry, and timm's factory with errors that help."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import timm
+from timm.models import register_model
+from torch import nn
+
+from ..errors import InputError
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register(name: str, build: Callable[..., nn.Module]) -> None:
+    """Make a network available as ``timm.create_model(name, …)``.
+
+    Args:
+        name: Name in timm's registry.
+        build: Called with ``num_classes``, ``in_chans`` and the network's own arguments.
+    """
+
+    # timm's signature: it hands every entry point these four.
+    def entry(
+        pretrained: bool = False,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: Any = None,
+        cache_dir: Any = None,
+        **kwargs: Any,
+    ) -> nn.Module:
+        if pretrained:
+            raise InputError(f"pretrained=True: there are no weights for {name}; train it or choose a network of timm")
+        return build(**kwargs)
+
+    entry.__name__ = name
+    entry.__module__ = __name__
+    _BUILDERS[name] = build
+    register_model(entry)
+
+
+def create_network(
+    name: str,
+    *,
+    num_classes: int,
+    in_chans: int = 3,
+    network_args: dict[str, Any] | None = None,
+    image_size: int | None = None,
+) -> nn.Module:
+    """`timm.create_model`, ours included, that suggests near names and passes on an image size where one is needed.
+
+    Args:
+        name: Name of a network, e.g. ``cifar_resnet32``, ``resnet50`` or ``resnet18.a1_in1k``.
+        num_classes: Size of the output.
+        in_chans: Channels of an image.
+        network_args: Further arguments of the network, e.g. ``{"pretrained": True}``.
+        image_size: Height and width of an image in pixels, used by the networks whose weights depend on it.
+
+    Raises:
+        InputError: If there is no such network, or it does not take one of the arguments.
+    """
+    args = dict(network_args or {})
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 4, 0.6)
+        hint = f"did you mean {', '.join(near)}?" if near else f"timm.list_models('*{name[:4]}*') lists what there is."
+        raise InputError(f"there is no network {name!r}; {hint}")
+    if image_size is not None and not {"img_size", "image_size"} & set(args):
+        if name in _BUILDERS:
+            if "image_size" in inspect.signature(_BUILDERS[name]).parameters:
+                args["image_size"] = image_size
+        elif getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False):
+            args["img_size"] = image_size
+    try:
+        return timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **args)
+    except TypeError as error:
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+            raise InputError(f"network_args: {name} has no argument {unknown[1]!r}") from error
+        raise
