@@ -13,10 +13,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..modules.augmentation import normalize, random_crop_flip, random_cutout
+from ..modules.augmentation import normalize, random_crop_flip, random_cutout, transform_each
 from ..modules.errors import InputError
-from ..modules.sampling import EpochSampler, epoch_generator, isolated_rng, stratified_choice
-from ._datasets import EpochDataset, MemoryImages
+from ..modules.sampling import EpochSampler, epoch_generator, noisy_labels, stratified_choice
+from ._datasets import RANDOM_LIMIT, EpochDataset, MemoryImages
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -183,7 +183,11 @@ class ImageDataModule(LightningDataModule, ABC):
                 self._require_images(labels, train, self.subset, f"subset={self.subset} asks for more than")
             train = train[stratified_choice(labels[train], self.subset, self._generator(_SUBSET))[0]]
         self.val_set = self._dataset(*(self._checked("val") if self._own_val else (images[val], labels[val])))
-        self.train_set = self._dataset(images[train], self._noisy(labels[train]), self._seed())
+        train_labels = labels[train]
+        if self.label_noise:
+            check(self.num_classes > 1, "label_noise", self.label_noise, "0 where there is only one class")
+            train_labels = noisy_labels(train_labels, self.label_noise, self.num_classes, self._generator(_NOISE))
+        self.train_set = self._dataset(images[train], train_labels, self._seed())
 
     def _checked(self, part: str) -> tuple[Any, Tensor]:
         images, labels = self._read(part)
@@ -205,18 +209,6 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"{what} {has} training images of class {name!r} ({had} before the split):"
                 " choose a smaller value or add images"
             )
-
-    def _noisy(self, labels: Tensor) -> Tensor:
-        """The labels, a share of them replaced by another class."""
-        if self.label_noise == 0:
-            return labels
-        check(self.num_classes > 1, "label_noise", self.label_noise, "0 where there is only one class")
-        generator = self._generator(_NOISE)
-        replaced = torch.randperm(len(labels), generator=generator)[: round(self.label_noise * len(labels))]
-        shift = torch.randint(1, self.num_classes, (len(replaced),), generator=generator)
-        labels = labels.clone()
-        labels[replaced] = (labels[replaced] + shift) % self.num_classes
-        return labels
 
     def _generator(self, stream: int) -> torch.Generator:
         return epoch_generator(self.split_seed, 0, stream)
@@ -251,6 +243,9 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._loader(_ready(self.predict_set, "predict"), self.eval_batch_size)
 
     def _loader(self, dataset: EpochDataset, batch_size: int, **options: Any) -> DataLoader:
+        if isinstance(dataset, MemoryImages):
+            # Lightning's advice is right for files only: from memory, workers are slower.
+            warnings.filterwarnings("ignore", message=".*does not have many workers")
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -268,28 +263,24 @@ class ImageDataModule(LightningDataModule, ABC):
         if not isinstance(batch, (tuple, list)) or not _is_uint8_images(batch[0]):
             return batch
         images, labels, *randoms = batch
-        if not randoms:
-            return normalize(images, self.mean, self.std), labels
-        images = self._augment(images, randoms[0])
+        images = self._augment(images, randoms[0]) if randoms else normalize(images, self.mean, self.std)
+        if self.trainer is not None:
+            # Lightning has converted the batch to the precision of the training when there was nothing to convert.
+            images = self.trainer.precision_plugin.convert_input(images)
         return images, labels
 
     def _augment(self, images: Tensor, randoms: Tensor) -> Tensor:
-        """uint8 images to normalised, augmented ones; the columns of ``randoms`` are named in `RANDOMS`."""
+        """uint8 images to normalised, augmented ones; `RANDOMS` names the columns of ``randoms``."""
+        uniform = randoms / RANDOM_LIMIT
         if self.crop_padding or self.flip:
             images = random_crop_flip(
-                images, randoms[:, :3], padding=self.crop_padding, mode=self.crop_mode, flip=self.flip
+                images, uniform[:, :3], padding=self.crop_padding, mode=self.crop_mode, flip=self.flip
             )
         if self.transform is not None:
-            images = images.float() / 255
-            seeds = (randoms[:, 5] * 2**24).long().tolist()
-            transformed = []
-            for image, seed in zip(images.split(1), seeds, strict=True):
-                with isolated_rng(seed, images.device):
-                    transformed.append(self.transform(image))
-            images = torch.cat(transformed)
+            images = transform_each(images.float() / 255, randoms[:, 5].tolist(), self.transform)
         images = normalize(images, self.mean, self.std)
         if self.cutout:
-            images = random_cutout(images, randoms[:, 3:5], size=self.cutout)
+            images = random_cutout(images, uniform[:, 3:5], size=self.cutout)
         return images
 
     # -- resume ------------------------------------------------------------------------------------------------------
@@ -312,6 +303,8 @@ class ImageDataModule(LightningDataModule, ABC):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Let the next training loader go on where the checkpoint was written."""
         if state_dict:
+            # Lightning cannot know that the sampler goes on where the checkpoint was written.
+            warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
             self._resume = state_dict["epoch"], state_dict["samples"]
 
 

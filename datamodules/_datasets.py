@@ -18,6 +18,9 @@ from ..modules.sampling import derived_seed, epoch_generator, isolated_rng
 RANDOMS = 6
 """Random numbers per image and epoch: crop (2), flip, cutout (2), seed of the extra transform."""
 
+RANDOM_LIMIT = 2**24
+"""They are integers below this: Lightning would round floats of a batch to the precision of the training."""
+
 
 def _as_is(batch: Any) -> Any:
     return batch
@@ -82,10 +85,18 @@ class MemoryImages(EpochDataset):
         return batch if self.seed is None else (*batch, self.randoms()[index])
 
     def randoms(self) -> Tensor:
-        """The epoch's random numbers in [0, 1), shape ``(N, RANDOMS)``."""
+        """The epoch's random numbers, shape ``(N, RANDOMS)``."""
         key = self.seed or 0, self.epoch
         if self._table[0] != key:
-            self._table = key, torch.rand(len(self), RANDOMS, generator=epoch_generator(*key, stream=1))
+            self._table = (
+                key,
+                torch.randint(
+                    RANDOM_LIMIT,
+                    (len(self), RANDOMS),
+                    generator=epoch_generator(*key, stream=1),
+                    dtype=torch.int32,
+                ),
+            )
         return self._table[1]
 
 
@@ -127,7 +138,7 @@ class FileImages(EpochDataset):
         if self.seed is None:
             return self.read(index), label
         with isolated_rng(derived_seed(self.seed, self.epoch, 1, index)):
-            randoms = torch.rand(RANDOMS)
+            randoms = torch.randint(RANDOM_LIMIT, (RANDOMS,), dtype=torch.int32)
             return self.read(index), label, randoms
 
     def read(self, index: int) -> Tensor:

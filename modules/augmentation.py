@@ -5,12 +5,15 @@ An image's augmentation depends on its own row alone: not on the batch it is in,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from .errors import InputError
+from .sampling import isolated_rng
 
 
 def random_crop_flip(
@@ -81,6 +84,31 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """
     scale, offset = _affine(tuple(mean), tuple(std), 255 if images.dtype == torch.uint8 else 1, images.device)
     return images.to(torch.float32, copy=True).mul_(scale).add_(offset)
+
+
+def transform_each(images: Tensor, seeds: Sequence[int], transform: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a transform that draws from the global generators to each image, with a seed of its own.
+
+    A batch at once would not do: many transforms draw one set of parameters for all its images.
+
+    Args:
+        images: Shape ``(N, C, H, W)``.
+        seeds: One 32-bit seed per image; the generators are restored afterwards.
+        transform: Takes and returns images of shape ``(1, C, H, W)``.
+
+    Raises:
+        InputError: If the transform changes the shape.
+    """
+    results = []
+    for image, seed in zip(images.split(1), seeds, strict=True):
+        with isolated_rng(seed, image.device):
+            results.append(transform(image))
+        if results[-1].shape != image.shape:
+            raise InputError(
+                f"transform must return the shape it is given, {tuple(image.shape)},"
+                f" but returned {tuple(results[-1].shape)}"
+            )
+    return torch.cat(results)
 
 
 @lru_cache(maxsize=32)

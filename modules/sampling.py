@@ -1,4 +1,4 @@
-"""A sampler whose order is a pure function of seed and epoch, in one process or many, resumed or not."""
+"""Order and choice of samples as pure functions of a seed, in one process or many, resumed or not."""
 
 from __future__ import annotations
 
@@ -136,3 +136,19 @@ def stratified_choice(labels: Tensor, share: float | int, generator: torch.Gener
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     chosen[by_class[place < wanted[labels[by_class]]]] = True
     return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
+
+
+def noisy_labels(labels: Tensor, share: float, num_classes: int, generator: torch.Generator) -> Tensor:
+    """Replace a share of the labels by a class drawn uniformly from the others (symmetric label noise).
+
+    Args:
+        labels: Class indices, shape ``(N,)``; left as they are.
+        share: Share of the labels to replace, in [0, 1].
+        num_classes: Number of classes, at least 2.
+        generator: Source of randomness.
+    """
+    labels = labels.clone()
+    replaced = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]
+    shift = torch.randint(1, num_classes, (len(replaced),), generator=generator)
+    labels[replaced] = (labels[replaced] + shift) % num_classes
+    return labels

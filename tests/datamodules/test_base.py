@@ -99,6 +99,7 @@ def test_two_processes_read_the_joint_batches_of_one():
     class FakeTrainer:
         world_size = 2
         strategy = type("Strategy", (), {"root_device": torch.device("cpu")})
+        precision_plugin = pl.plugins.Precision()
 
     alone = epoch_batches(ready(batch_size=32, **AUGMENTED))
     ranks = []
@@ -179,6 +180,32 @@ def test_extra_transform_gets_single_images_and_is_seeded_for_each():
     assert set(shapes) == {(1, 1, 8, 8)}
     assert torch.equal(first, again)
     assert not torch.equal(first, by_index(ready(batch_size=10, **options), epoch=1)[0])
+
+
+def test_extra_transform_that_changes_the_shape_is_refused():
+    with pytest.raises(InputError, match=r"transform must return the shape it is given, \(1, 1, 8, 8\), but"):
+        epoch_batches(ready(transform=lambda image: image[0]))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "16-true", "bf16-true"])
+def test_precision_changes_the_type_of_images_and_not_their_augmentation(precision):
+    seen = []
+
+    class Module(pl.LightningModule):
+        def training_step(self, batch, batch_idx):
+            seen.append(batch[0])
+
+        def configure_optimizers(self):
+            return None
+
+    datamodule = ready(transform=lambda image: image * torch.rand(()), **AUGMENTED)
+    expected = epoch_batches(datamodule)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    pl.Trainer(accelerator="cpu", precision=precision, max_epochs=1, limit_val_batches=0, **options).fit(
+        Module(), datamodule
+    )
+    dtype = {"32-true": torch.float32, "16-true": torch.float16, "bf16-true": torch.bfloat16}[precision]
+    assert all(torch.equal(a, b[0].to(dtype)) for a, b in zip(seen, expected, strict=True))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
