@@ -43,7 +43,7 @@ def check(recipes: list[str]) -> int:
 
 
 def _problems(name: str) -> list[str]:
-    path = resolve(name)
+    path = resolve(name).resolve()
     content = cli_configs.load(path)
     base = [] if "model" in content else ["--config", str(resolve(_BASE))]
     problems: list[str] = []

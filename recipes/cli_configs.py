@@ -35,7 +35,8 @@ def resolve(arguments: list[str]) -> tuple[list[str], dict[str, Path]]:
             name = next(words, "")
         if not name:
             raise InputError("-c needs the name of a recipe or a file; `recipes list` shows what is shipped")
-        configs[name] = resolve_name(name)
+        # Absolute: the parser changes folder while it reads a file.
+        configs[name] = resolve_name(name).resolve()
         resolved += ["--config", str(configs[name])]
     _check_order(configs)
     return resolved, configs

@@ -10,9 +10,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from .. import callbacks, datamodules, recipes
 from ..modules.errors import InputError
@@ -220,9 +220,19 @@ def quieten() -> None:
 
     def worth_reading(record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        return not text.lstrip("💡 ").startswith(("Tip:", "TPU available", "HPU available", "GPU available: False"))
+        unwanted = (
+            "Tip:",
+            "TPU available",
+            "HPU available",
+            "GPU available: False",
+            "Seed set",
+            "Running in `fast_dev",
+        )
+        return not text.lstrip("💡 ").startswith(unwanted)
 
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(worth_reading)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(worth_reading)
+    logging.getLogger("lightning.fabric.utilities.seed").addFilter(worth_reading)
     for message in (
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",

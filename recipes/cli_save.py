@@ -19,7 +19,7 @@ class SaveRecipe(Callback):
 
     Args:
         parser: Parser of the command.
-        config: What it parsed; a copy, as it is changed.
+        config: What it parsed.
         run_dir: Folder of the run.
     """
 
@@ -45,10 +45,10 @@ class SaveRecipe(Callback):
                 run.save(str(copy), base_path=run.dir, policy="now")
 
     def _text(self) -> str:
-        config = self.config
-        # Where a run started and where it wrote are not part of what it was.
-        for key in ("ckpt_path", "run_dir", "config"):
-            if key in config:
-                config[key] = None
-        body = self.parser.dump(config, skip_none=False)
-        return f"# Complete recipe of one run, started with: recipes {' '.join(sys.argv[1:])}\n{body}"
+        content = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        # Where a run started and what the command was told beside are no part of the recipe.
+        recipe = {
+            key: content[key] for key in ("name", "seed_everything", "model", "data", "trainer") if key in content
+        }
+        body = yaml.safe_dump(recipe, sort_keys=False)
+        return f"# Complete recipe of one run, which was: recipes {' '.join(sys.argv[1:])}\n{body}"

@@ -114,7 +114,11 @@ def _onnx(network: nn.Module, file: Path, images: Tensor, facts: dict[str, Any])
     program.save(file, external_data=False)
 
 
-_WRITERS = {"safetensors": ("safetensors", _safetensors), "torch_export": ("pt2", _torch_export), "onnx": ("onnx", _onnx)}
+_WRITERS = {
+    "safetensors": ("safetensors", _safetensors),
+    "torch_export": ("pt2", _torch_export),
+    "onnx": ("onnx", _onnx),
+}
 
 
 def _difference(network: nn.Module, other: nn.Module, images: Tensor) -> float:
