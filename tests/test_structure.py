@@ -1,6 +1,7 @@
 """The folders keep the shape that the documentation promises."""
 
 import ast
+
 try:
     import tomllib
 except ImportError:  # Python 3.10

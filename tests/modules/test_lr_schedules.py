@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.lr_schedules import CosineSchedule, MilestoneSchedule
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.mixing import Mixing
 

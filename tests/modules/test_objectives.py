@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.losses import soft_cross_entropy
 from lightning_recipes.modules.objectives import CrossEntropy

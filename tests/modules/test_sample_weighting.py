@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from lightning_recipes.modules.sample_weighting import SampleWeighting
 
 
