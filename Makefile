@@ -9,17 +9,17 @@ quickstart: .venv/installed
 	$(BIN)/recipes fit -c digits/supervised
 
 test: .venv/installed-dev
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow" --dist loadfile
 
 # Minutes more: every network trained, the wheel in an empty environment.
 test-slow: .venv/installed-dev
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own.
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet -c constraints-lowest.txt -e ".[dev]"
-	.venv-lowest/bin/pytest -n 2 -m "not slow"
+	.venv-lowest/bin/pytest -n 2 -m "not slow" --dist loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check $(CHECKED)

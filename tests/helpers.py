@@ -1,0 +1,58 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+def trainer(**options: Any) -> Trainer:
+    """A silent trainer on one CPU that writes nothing."""
+    return Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            **options,
+        }
+    )
+
+
+def ids(setting: Any) -> str:
+    """The name of a row of settings."""
+    return setting.name.replace(" ", "_")
+
+
+def weights(model: LightningModule) -> dict[str, torch.Tensor]:
+    """A copy of all weights and buffers."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+class Snapshots(Callback):
+    """Saves a checkpoint at each point where a run may be killed.
+
+    Args:
+        folder: Where to; files are named after epoch, batch and point.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._save(trainer, "batch")
+
+    def on_validation_end(self, trainer: Trainer, *args: Any) -> None:
+        self._save(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._save(trainer, "epoch")
+
+    def _save(self, trainer: Trainer, point: str) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.current_epoch}-{trainer.global_step}-{point}.ckpt")

@@ -1,0 +1,59 @@
+"""One row per technique: what the suites in `tests/suites` build and run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning_recipes.datamodules import Digits
+from lightning_recipes.modules.lr_schedules import CosineSchedule
+from lightning_recipes.modules.networks import create_network
+from lightning_recipes.modules.objectives import CrossEntropy
+from lightning_recipes.recipes import Classification
+from torch import nn
+
+
+def classification(dropout: float = 0.0, **arguments) -> Classification:
+    """A tiny network without batch statistics, so that two processes compute what one does."""
+    network = create_network("convnet", num_classes=10, in_chans=1, network_args={"depth": 1, "width": 8}, image_size=8)
+    if dropout:
+        network.pool = nn.Sequential(network.pool, nn.Dropout(dropout))
+    return Classification(network, num_classes=10, in_chans=1, lr_scheduler=CosineSchedule, **arguments)
+
+
+def digits(**arguments) -> Digits:
+    """Three steps of 32 images an epoch, augmented."""
+    return Digits(**{"batch_size": 32, "subset": 10, "crop_padding": 1, "cutout": 2, "seed": 0, **arguments})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A technique on tiny data.
+
+    Attributes:
+        name: Stem of its Python file, YAML file and docs page.
+        model: Builds the LightningModule.
+        data: Builds the datamodule; arguments override its own.
+        callbacks: Builds the technique's callbacks.
+        ddp_equals_single: Whether two processes compute what one does on the joint batch: no batch statistics, no
+            mixing of samples, no random numbers per process.
+    """
+
+    name: str
+    model: Callable[..., LightningModule] = classification
+    data: Callable[..., LightningDataModule] = digits
+    callbacks: Callable[[], list[Callback]] = field(default=list)
+    ddp_equals_single: bool = True
+
+
+SETTINGS = [
+    Setting("supervised", model=lambda: classification(objective=CrossEntropy(label_smoothing=0.1))),
+]
+
+# Further ways to run a technique that the suites put through the same tests, but that have no recipe of their own.
+VARIANTS = [
+    Setting("mixing", model=lambda: classification(mixup=0.8, cutmix=1.0), ddp_equals_single=False),
+    Setting("step schedule", model=lambda: classification(lr_interval="step")),
+    Setting("dropout", model=lambda: classification(dropout=0.5), ddp_equals_single=False),
+]

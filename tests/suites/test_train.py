@@ -1,0 +1,93 @@
+"""Every technique trains, and trains without waiting for the device or drawing from the global generators."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from helpers import ids, trainer
+from settings import SETTINGS, VARIANTS
+
+
+@pytest.mark.parametrize("setting", SETTINGS + VARIANTS, ids=ids)
+def test_the_loss_falls(setting):
+    torch.manual_seed(0)
+    model, run = setting.model(), trainer(max_epochs=12, callbacks=setting.callbacks())
+    data = setting.data()
+    run.validate(model, data, verbose=False)
+    before = run.callback_metrics["val/loss"]
+    run.fit(model, data)
+    assert run.callback_metrics["val/loss"] < 0.9 * before
+    assert run.callback_metrics["val/accuracy"] > 0.3
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=ids)
+def test_a_step_reads_nothing_back_from_the_device(setting, monkeypatch):
+    """Each `.item()`, `float(tensor)` and the like makes the host wait; after the first batch there are none."""
+    model, run = setting.model(), trainer(max_epochs=1, callbacks=setting.callbacks(), limit_val_batches=0)
+    reads = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *args, _original=original, _name=name, **kwargs):
+            if reads and reads[-1] == "in step":
+                reads.insert(0, _name)
+            return _original(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    step = model.training_step
+
+    def watched(batch, batch_idx):
+        if batch_idx:
+            reads.append("in step")
+        loss = step(batch, batch_idx)
+        if batch_idx:
+            reads.pop()
+        return loss
+
+    model.training_step = watched
+    run.fit(model, setting.data())
+    assert run.global_step == 3
+    assert reads == []
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=ids)
+def test_global_generators_do_not_matter_and_stay_as_they_were(setting):
+    """Two runs that differ in the state of every global generator during training end with the same weights."""
+    results = []
+    for disturbance in (1, 2):
+        torch.manual_seed(0)
+        model = setting.model()
+        random.seed(disturbance)
+        np.random.seed(disturbance)
+        torch.manual_seed(disturbance)
+        states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+        trainer(max_epochs=2, callbacks=setting.callbacks()).fit(model, setting.data())
+        assert torch.equal(states[0], torch.get_rng_state())
+        assert (states[1] == np.random.get_state()[1]).all()
+        assert states[2] == random.getstate()
+        results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=ids)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "bf16-mixed"},
+        {"accumulate_grad_batches": 2},
+        {"gradient_clip_val": 0.1},
+        {"fast_dev_run": True},
+        {"overfit_batches": 1},
+        {"limit_train_batches": 2},
+        {"max_steps": 4, "max_epochs": -1},
+    ],
+    ids=str,
+)
+def test_trains_with_the_trainers_options(setting, options):
+    model = setting.model()
+    if options.get("max_epochs") == -1:
+        model.lr_interval = "step"
+    run = trainer(**{"max_epochs": 2, "callbacks": setting.callbacks(), **options})
+    run.fit(model, setting.data())
+    assert torch.isfinite(run.callback_metrics["train/loss"])
