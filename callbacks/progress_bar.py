@@ -25,7 +25,8 @@ class ImageProgressBar(RichProgressBar):
         super().__init__(refresh_rate=refresh_rate)
         self._lines = not sys.stdout.isatty()
         self._images = 0
-        self._start = 0.0
+        self._start = time.perf_counter()
+        self._seconds = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose between bar and lines."""
@@ -34,7 +35,8 @@ class ImageProgressBar(RichProgressBar):
             self.disable()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count this epoch anew."""
+        """Print the line of the epoch before, and count this one anew."""
+        self._print_line(trainer, pl_module)
         super().on_train_epoch_start(trainer, pl_module)
         self._images = 0
         self._start = time.perf_counter()
@@ -44,29 +46,35 @@ class ImageProgressBar(RichProgressBar):
     ) -> None:
         """Count the images, and redraw every ``refresh_rate`` steps only."""
         self._images += extract_batch_size(batch)
+        self._seconds = time.perf_counter() - self._start
         done = batch_idx + 1
         if self.is_enabled and (done % self.refresh_rate == 0 or done == trainer.num_training_batches):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the bar, or print the epoch's line."""
-        super().on_train_epoch_end(trainer, pl_module)
-        if self._lines and trainer.is_global_zero:
-            values = "  ".join(
-                f"{name} {_number(value)}" for name, value in self.get_metrics(trainer, pl_module).items()
-            )
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the last epoch's line."""
+        self._print_line(trainer, pl_module)
+        super().on_train_end(trainer, pl_module)
+
+    def _print_line(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not in on_train_epoch_end: the module logs the epoch's means after the callbacks' hook of that name.
+        if self._lines and self._images and trainer.is_global_zero:
+            metrics = self.get_metrics(trainer, pl_module)
+            values = "  ".join(f"{name} {_number(value)}" for name, value in metrics.items())
+            print(f"epoch {trainer.current_epoch}/{trainer.max_epochs}  {values}", flush=True)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Values for the bar: the epoch's mean of a metric once it is known, its last value before."""
+        """Values for the bar: of a metric logged as ``X_step`` and as a mean, the one in the bar, the other in lines."""
         logged: dict[str, Any] = super().get_metrics(trainer, pl_module)
-        items = {
-            name.removesuffix("_step").removesuffix("_epoch"): value
-            for name, value in logged.items()
-            if name != "v_num" and not (name.endswith("_epoch") and trainer.training and not self._lines)
-        }
+        stepwise = {name.removesuffix("_step") for name in logged if name.endswith("_step")}
+        live = trainer.training and not self._lines
+        items: dict[str, Any] = {}
+        for name, value in logged.items():
+            base = name.removesuffix("_step").removesuffix("_epoch")
+            if name != "v_num" and (base not in stepwise or name.endswith("_step") == live):
+                items[base] = value
         if self._images and not trainer.sanity_checking:
-            items["images/s"] = round(self._images / max(1e-9, time.perf_counter() - self._start))
+            items["images/s"] = round(self._images / max(1e-9, self._seconds))
         return items
 
 

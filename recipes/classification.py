@@ -18,6 +18,7 @@ from ..modules.lr_schedules import RunSchedule
 from ..modules.mixing import Mixing
 from ..modules.networks import create_network
 from ..modules.objectives import CrossEntropy, Objective
+from ..modules.running_means import RunningMeans
 from ..modules.sample_weighting import SampleWeighting
 
 
@@ -25,8 +26,9 @@ class Classification(SampleWeighting, LightningModule):
     """Trains a network to classify images.
 
     A batch is a pair of images ``(N, C, H, W)`` and labels: class indices ``(N,)`` or class probabilities
-    ``(N, C)``. Logged: ``train/loss``, ``train/accuracy``, ``val/loss``, ``val/accuracy``, ``test/loss``,
-    ``test/accuracy``, and ``…/accuracy_top5`` from 20 classes on. Accuracies lie in [0, 1].
+    ``(N, C)``. Logged once an epoch: ``train/loss``, ``train/accuracy``, ``val/loss``, ``val/accuracy``,
+    ``test/loss``, ``test/accuracy``, and from 20 classes on ``val/accuracy_top5`` and ``test/accuracy_top5``; and
+    every ``log_every_n_steps`` steps ``train/loss_step`` and ``train/accuracy_step``. Accuracies lie in [0, 1].
 
     Args:
         network: A timm name, ours (``cifar_resnet32``, ``convnet``, …) among them, or a module that maps images to
@@ -124,6 +126,7 @@ class Classification(SampleWeighting, LightningModule):
         metrics = MetricCollection(accuracies)  # type: ignore[arg-type]
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
+        self._means = RunningMeans()
         self._seen_stages: set[str] = set()
         self._random_state: dict[str, Tensor] | None = None
 
@@ -151,14 +154,19 @@ class Classification(SampleWeighting, LightningModule):
         with torch.no_grad():
             classes = labels if labels.ndim == 1 else labels.argmax(1)
             accuracy = (logits.argmax(1) == classes).float().mean()
-        self.log_dict(
-            {"train/loss": loss.detach(), "train/accuracy": accuracy},
-            on_step=True,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=len(images),
-        )
+        values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
+        self._means.update(values, len(images))
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self.log_dict({f"{name}_step": value for name, value in values.items()}, prog_bar=True)
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Begin new means."""
+        self._means.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means."""
+        self.log_dict(self._means.compute(), prog_bar=True, sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and accuracy on validation images."""

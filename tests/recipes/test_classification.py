@@ -65,7 +65,7 @@ def test_callbacks_weight_samples_through_the_recipe():
     model = Classification(Logits(), num_classes=2, in_chans=1)
     images = torch.tensor([[2.0, 0.0], [0.0, 1.0]]).view(2, 1, 1, 2)
     labels = torch.tensor([1, 1])
-    model.log_dict = lambda *args, **kwargs: None  # no trainer here
+    model.trainer = trainer()
     unweighted = model.training_step((images, labels), 0)
     losses = nn.functional.cross_entropy(images.flatten(1), labels, reduction="none")
     torch.testing.assert_close(model.sample_losses, losses)
