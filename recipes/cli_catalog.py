@@ -60,7 +60,14 @@ def find(name: str) -> Path:
 def resolve(name: str) -> Path:
     """The file that ``-c NAME`` means: a path that exists, or else a shipped name."""
     path = Path(name)
-    return path if path.is_file() else find(name)
+    if path.is_file():
+        return path
+    try:
+        return find(name)
+    except InputError:
+        if path.is_dir():
+            raise InputError(f"{name} is a folder: name a file in it, or what `recipes list` shows") from None
+        raise
 
 
 def describe(name: str) -> Recipe:
@@ -81,7 +88,7 @@ def print_list() -> None:
     from rich.table import Table
 
     # Piped into a file or grep, a row stays one line.
-    console = Console(width=None if sys.stdout.isatty() else 240)
+    console = Console(width=None if sys.stdout.isatty() else 1000)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("recipe", "technique", "data", "network", "expected", "time", "paper"):
         table.add_column(column, overflow="fold")
@@ -116,8 +123,8 @@ def copy(name: str, destination: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x") as file:
             file.write(source.read_text())
-    except FileExistsError:
-        raise InputError(f"{target} exists already; give another name or remove it first") from None
     except OSError as error:
+        if target.exists():
+            raise InputError(f"{target} exists already; give another name or remove it first") from None
         raise InputError(f"cannot write {target}: {error.strerror}") from None
     return target

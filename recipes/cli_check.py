@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ _BASE = "digits/supervised"
 def check(recipes: list[str]) -> int:
     """Parse and build each recipe and print what is wrong with it.
 
-    A problem in the file hides those behind it, so the offending key is left out and the rest is looked at again.
+    A problem hides those behind it, so it is mended as its message suggests and the rest is looked at again.
 
     Args:
         recipes: Shipped names or files, each a complete recipe.
@@ -38,14 +37,14 @@ def check(recipes: list[str]) -> int:
         failed += bool(problems)
         print(f"{name}: " + ("ok" if not problems else f"{len(problems)} problem{'s'[: len(problems) > 1]}"))
         for problem in problems:
-            print(f"  - {problem}", file=sys.stderr)
+            print(f"  - {problem}")
     return 2 if failed else 0
 
 
 def _problems(name: str) -> list[str]:
     path = resolve(name).resolve()
-    content = cli_configs.load(path)
-    base = [] if "model" in content else ["--config", str(resolve(_BASE))]
+    content = cli_configs.load(name, path)
+    base = [] if cli_configs.is_complete(content) else ["--config", str(resolve(_BASE))]
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.yaml"
@@ -58,18 +57,28 @@ def _problems(name: str) -> list[str]:
                 return problems
             except InputError as error:
                 problems.append(str(error))
-                if not isinstance(error, OptionError) or not _remove(content, error.word):
+                if not _mend(content, error):
                     return problems
 
 
-def _remove(content: Any, word: str) -> bool:
-    """Take out what a word stands for: its key, the block of a class of that name, or the value."""
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, value in items:
-        of_class = isinstance(value, dict) and value.get("class_path") == word
-        if key == word or of_class or (not isinstance(value, (dict, list)) and str(value) == word):
-            del content[key]
-            return True
-        if _remove(value, word):
-            return True
-    return False
+def _mend(content: Any, error: InputError) -> bool:
+    """Put in what was probably meant, or else leave the key out; False if neither can be done."""
+    if not isinstance(error, OptionError) or error.place is None:
+        return False
+    *above, last = error.place.keys
+    try:
+        for key in above:
+            content = content[key]
+        value = content[last]
+    except LookupError:  # below a key that was mended before
+        return False
+    if error.instead is None:
+        if not isinstance(last, str):
+            return False
+        del content[last]
+    elif error.is_class:
+        content[last] = error.instead
+    else:
+        del content[last]
+        content[error.instead.rpartition(".")[2]] = value
+    return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,20 @@ import yaml
 from ..modules.errors import InputError
 from .cli_catalog import CONFIGS
 from .cli_catalog import resolve as resolve_name
+
+# Keys of a file that the command line leaves out.
+_IMPLIED = ("class_path", "init_args", "dict_kwargs")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One key or list item of a file: the name the file was given by, and what stands where."""
+
+    name: str
+    key: str
+    value: str
+    line: int
+    keys: tuple[str | int, ...]
 
 
 def resolve(arguments: list[str]) -> tuple[list[str], dict[str, Path]]:
@@ -53,8 +69,8 @@ def run_name(name: str) -> str:
     return path.stem
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The content of a recipe file.
+def load(name: str, path: Path) -> dict[str, Any]:
+    """The content of a recipe file, under the name that the user gave it.
 
     Raises:
         InputError: If it cannot be read or is not a YAML mapping.
@@ -62,24 +78,56 @@ def load(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {name}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where} is not valid YAML: {getattr(error, 'problem', error)}") from None
+        raise InputError(f"{name}{where} is not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} must hold keys such as model, data and trainer but holds {type(content).__name__}")
+        held = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise InputError(f"{name} must hold keys such as model, data and trainer but {held}")
     return content
+
+
+def is_complete(content: dict[str, Any]) -> bool:
+    """Whether a file says which model it is for, as an overlay does not."""
+    model = content.get("model")
+    return isinstance(model, str) or (isinstance(model, dict) and model.keys() != {"init_args"})
+
+
+def plain(key: str) -> str:
+    """An option as short as the command line takes it: ``model.init_args.lr`` is ``model.lr``."""
+    return ".".join(part.rstrip("+") for part in key.split(".") if part not in _IMPLIED)
+
+
+def places(name: str, path: Path) -> Iterator[Place]:
+    """All keys and list items of a file, in order."""
+
+    def walk(node: yaml.Node, keys: tuple[str | int, ...]) -> Iterator[Place]:
+        if isinstance(node, yaml.MappingNode):
+            below = [(key.value, key, value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            below = [(index, item, item) for index, item in enumerate(node.value)]
+        else:
+            below = []
+        for key, start, value in below:
+            inner = (*keys, key)
+            option = plain(".".join(key for key in inner if isinstance(key, str)))
+            text = value.value if isinstance(value, yaml.ScalarNode) else ""
+            yield Place(name, option, text, start.start_mark.line + 1, inner)
+            yield from walk(value, inner)
+
+    return walk(yaml.compose(path.read_text()), ())
 
 
 def _check_order(configs: dict[str, Path]) -> None:
     appended_by: str | None = None
     for name, path in configs.items():
-        content = load(path)
+        content = load(name, path)
         if "config" in content and content["config"] is not None:
             # The parser would replace whole blocks of the included file instead of merging them.
-            raise InputError(f"{path} includes another file by the key `config`: give several -c instead")
-        if appended_by is not None and "model" in content:
+            raise InputError(f"{name} includes another file by the key `config`: give several -c instead")
+        if appended_by is not None and is_complete(content):
             raise InputError(
                 f"-c {appended_by} adds to what comes before it and must follow the recipe: -c {name} -c {appended_by}"
             )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..modules.errors import InputError
 from ..modules.objectives import Objective
+from .cli_configs import Place, places, plain
 
 # What a class name in a recipe can stand for.
 _BASES = (LightningModule, LightningDataModule, Callback, Objective, Optimizer, LRScheduler, Logger, Strategy)
@@ -29,12 +31,16 @@ class OptionError(InputError):
 
     Args:
         message: What is wrong, where, and what is near.
-        word: The last part of the option's name, the class, or the value.
+        place: Where it is written, if in a file.
+        instead: The key or class that was probably meant.
+        is_class: Whether it is the value, a class, that is wrong there and not the key.
     """
 
-    def __init__(self, message: str, word: str) -> None:
+    def __init__(self, message: str, place: Place | None, instead: str | None, *, is_class: bool) -> None:
         super().__init__(message)
-        self.word = word
+        self.place = place
+        self.instead = instead
+        self.is_class = is_class
 
 
 class RecipesParser(LightningArgumentParser):
@@ -54,64 +60,129 @@ class RecipesParser(LightningArgumentParser):
     def explain(self, message: str) -> InputError:
         """The parser's message in one or two lines: what, where, and a suggestion."""
         key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+        given = _given(message)
         if match := re.search(r"unrecognized arguments: -*([^\s=]+)|not accept option '([^']+)'", message):
-            word = match[1] or match[2]
-            return self._sentence(f"unknown option {word}", word.rsplit(".", 1)[-1], self._near_option(word))
-        if match := re.search(r"Option '(\w+)' is not accepted", message):
-            word, owner = match[1], self._owner(message, match.start())
-            near = difflib.get_close_matches(word, defaults(owner), 3, 0.5)
-            return self._sentence(f"{key}: {owner.rsplit('.', 1)[-1]} has no option {word}", word, near)
-        if match := re.search(r"Expected a dot import path string: (\S+)", message):
-            word = match[1]
-            near = difflib.get_close_matches(word, {cls.__name__ for cls in subclasses(*_BASES)}, 3, 0.6)
-            return self._sentence(f"{key}: there is no class {word}", word, near)
+            word, near = self._near_option(plain(match[1] or match[2]))
+            return self._refused(f"unknown option {word}", word, near=near)
+        if match := re.search(r"Option '(\w+)[\w.]*' is not accepted", message):
+            return self._refused_argument(key, match[1], _owner(message, match.start()))
+        if match := re.search(r"class_path '([\w.]+)':\s+the following arguments are required: (.*)", message):
+            name = match[1].rpartition(".")[2]
+            # Not a value to take out, so no place.
+            return InputError(f"{key}: {name} needs {match[2]}{_origin(self._place(key, name))}")
         if match := re.search(r"arguments are required: \w+\.(\S+)", message):
             return InputError(
                 f"no {match[1]} was given: name a recipe, e.g. -c digits/supervised (`recipes list` shows all)"
             )
-        expected = list(dict.fromkeys(re.findall(r"(?:^|- )\s*(Expected (?!a <class 'NoneType'>).*)", message, re.M)))
-        if expected and (given := re.search(r"Given value: (.*)", message)):
-            wanted = " or ".join(_plain(line) for line in expected)
-            nested = re.search(r"NestedArg\(key='(\w+)', val='?(.*?)'?\)$", given[1])
-            value = nested[2] if nested else given[1]
-            return self._sentence(f"{key}: expected {wanted} but got {value}", value)
+        expected = _expected(message)
+        if match := re.search(r"Expected a dot import path string: (\S+)", message):
+            names = {cls.__name__ for cls in subclasses(*_BASES)}
+            near = difflib.get_close_matches(match[1], names, 3, 0.6)
+            if near or not expected:
+                return self._refused(f"{key}: there is no class {match[1]}", key, match[1], near=near)
+        if expected:
+            return self._refused(f"{key}: expected {expected} but got {given}", key)
+        if match := re.search(r"Not a valid subclass of (\w+)", message):
+            if extra := _beside_class_path(given):
+                return self._refused(f"{key}: {extra} must stand under init_args", f"{key}.{extra}")
+            return self._refused(f"{key}: expected the name of a {match[1]}, or its class_path, but got {given}", key)
         lines = [line.strip() for line in message.splitlines() if line.strip()]
         return InputError("\n  ".join(line[:200] for line in lines[:4]))
 
-    def _sentence(self, problem: str, word: str, near: Iterable[str] = ()) -> OptionError:
-        hint = ", ".join(near)
-        return OptionError(problem + self._origin(word) + (f"; did you mean {hint}?" if hint else ""), word)
+    def _refused_argument(self, key: str, word: str, owner: str) -> OptionError:
+        """A class does not have the argument ``word``."""
+        name = owner.rpartition(".")[2]
+        near = difflib.get_close_matches(word, defaults(owner), 3, 0.5)
+        # An option given before the class it belongs to.
+        having = [
+            cls.__name__
+            for base in _BASES
+            if base.__name__ == name
+            for cls in subclasses(base)
+            if word in defaults(f"{cls.__module__}.{cls.__name__}")
+        ]
+        hint = f": choose a class first, --{key} {having[0]}" if having else ""
+        return self._refused(f"{key}: {name} has no option {word}{hint}", f"{key}.{word}", near=near)
 
-    def _origin(self, word: str) -> str:
-        """Where a word was given: on the command line, or in which file and line."""
-        whole = re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])")
-        if any(whole.search(argument) for argument in self.arguments):
-            return ""
+    def _refused(
+        self, problem: str, key: str, value: str | None = None, *, near: list[str] | None = None
+    ) -> OptionError:
+        place = self._place(key, value)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        return OptionError(
+            problem + _origin(place) + hint, place, near[0] if near else None, is_class=value is not None
+        )
+
+    def _place(self, key: str, value: str | None) -> Place | None:
+        """Where in the files something is written; None if it was given on the command line, which wins."""
+        options = [plain(word.partition("=")[0].lstrip("-")) for word in self.arguments if word.startswith("--")]
+        if any(option == key or option.startswith(f"{key}.") for option in options) and any(
+            (value or "") in word for word in self.arguments
+        ):
+            return None
         for name, path in reversed(self.configs.items()):
-            for number, line in enumerate(path.read_text().splitlines(), 1):
-                if whole.search(line.split("#", 1)[0]):
-                    return f" (in {name}, line {number})"
-        return ""
+            for place in places(name, path):
+                if place.key == key and value in (None, place.value):
+                    return place
+        return None
 
-    def _near_option(self, word: str) -> list[str]:
+    def _near_option(self, word: str) -> tuple[str, list[str]]:
+        """A word that is no option, up to the first part that is wrong, and options like it."""
         parsers = [self, *getattr(self, "_subcommand_parsers", {}).values()]
         for action in self._actions:
             parsers += (action.choices or {}).values() if isinstance(action.choices, dict) else []
         known = {option.lstrip("-") for parser in parsers for a in parser._actions for option in a.option_strings}
-        return difflib.get_close_matches(word, known, 3, 0.7)
+        parts = word.split(".")
+        for depth in range(1, len(parts) + 1):
+            head = ".".join(parts[:depth])
+            heads = {".".join(option.split(".")[:depth]) for option in known}
+            if head not in heads:
+                near = difflib.get_close_matches(head, heads, 2, 0.75)
+                return head, near or difflib.get_close_matches(word, known, 1, 0.7)
+        return word, []
 
-    @staticmethod
-    def _owner(message: str, position: int) -> str:
-        """Dotted path of the class that does not accept an option."""
-        after = re.search(r"Got value: Namespace\(class_path='([\w.]+)'", message[position:])
-        before = re.findall(r"class_path '([\w.]+)'", message[:position])
-        return after[1] if after else before[-1] if before else ""
+
+def _owner(message: str, position: int) -> str:
+    """Dotted path of the class that does not accept an option."""
+    after = re.search(r"Got value: Namespace\(class_path='([\w.]+)'", message[position:])
+    before = re.findall(r"class_path '([\w.]+)'", message[:position])
+    return after[1] if after else before[-1] if before else ""
 
 
-def _plain(expectation: str) -> str:
-    """`Expected a <class 'int'>` and the like, as a person would say it."""
-    text = re.sub(r"\. Got value: .*|Expected (an? )?|<class |>", "", expectation)
-    return re.sub(r"'(\w+)'$", r"\1", text.replace("typing.Literal", "one of "))
+def _innermost(message: str) -> str:
+    """The part of a message about nested classes that is about the innermost option."""
+    return message[max(0, message.rfind("Parser key")) :]
+
+
+def _given(message: str) -> str:
+    """The value that an option was given."""
+    match = re.search(r"(?:Given|Got) value: (.*?)(?:\. Got value: Namespace.*)?$", _innermost(message), re.MULTILINE)
+    value = match[1] if match else ""
+    nested = re.fullmatch(r"NestedArg\(key='[\w.]+', val='?(.*?)'?\)", value)
+    return (nested[1] if nested else value) or "nothing"
+
+
+def _expected(message: str) -> str:
+    """What an option takes, as a person would say it; empty if only a class will do."""
+    found: list[str] = []
+    for kind in re.findall(r"Expected (?:an? )?(<class '[\w.]+'>|typing\.Literal\[.*?\])", _innermost(message)):
+        names = re.findall(r"'([^']+)'", kind) or [kind]
+        found += [name.rpartition(".")[2] for name in names if name not in ("NoneType", *found)]
+    return " or ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
+
+
+def _beside_class_path(given: str) -> str | None:
+    """The first key of a class that is none of the keys a class can have."""
+    try:
+        keys = list(yaml.safe_load(given))
+    except (yaml.YAMLError, TypeError):
+        return None
+    others = [key for key in keys if key not in ("class_path", "init_args", "dict_kwargs")]
+    return others[0] if "class_path" in keys and others else None
+
+
+def _origin(place: Place | None) -> str:
+    return f" (in {place.name}, line {place.line})" if place else ""
 
 
 def subclasses(*bases: type) -> Iterator[type]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import warnings
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -45,7 +46,7 @@ def run(arguments: list[str]) -> None:
     """
     quieten()
     load_plugins()
-    cli = RecipesCLI(*cli_configs.resolve(arguments))
+    cli = RecipesCLI(*cli_configs.resolve(arguments), command=shlex.join(["recipes", *arguments]))
     try:
         cli.execute()
     except MisconfigurationException as error:
@@ -60,12 +61,15 @@ class RecipesCLI(LightningCLI):
     Args:
         arguments: Command and options, with a file for each ``-c``.
         configs: Those files under the names the user gave them, in order.
+        command: What the user typed.
     """
 
-    def __init__(self, arguments: list[str], configs: dict[str, Path]) -> None:
+    def __init__(self, arguments: list[str], configs: dict[str, Path], *, command: str = "") -> None:
         self.arguments = arguments
+        self.command = command
         self.configs = configs
         self.run_dir: Path | None = None
+        self.created: list[Path] = []
         # Abbreviated options would work on the command line and fail in a file.
         options: dict[str, Any] = {"allow_abbrev": False}
         super().__init__(
@@ -169,8 +173,8 @@ class RecipesCLI(LightningCLI):
             str(self.subcommand), given, trainer=trainer, model=self.model, run_dir=self.run_dir
         )
         if self.run_dir is not None:
-            make_run_dir(self.run_dir)
-            chosen.append(SaveRecipe(self._parser(self.subcommand), self.recipe, self.run_dir))
+            self.created = make_run_dir(self.run_dir)
+            chosen.append(SaveRecipe(self._parser(self.subcommand), self.recipe, self.run_dir, self.command))
             kwargs |= {
                 "default_root_dir": str(self.run_dir),
                 "logger": default_loggers(trainer.logger, self.run_dir),
@@ -196,8 +200,7 @@ class RecipesCLI(LightningCLI):
 
     def close(self) -> None:
         """Leave no folder behind if the run never started."""
-        if self.run_dir is not None:
-            remove_unstarted(self.run_dir)
+        remove_unstarted(self.created)
 
 
 def load_plugins() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -50,12 +51,16 @@ def choose_run_dir(command: str, *, name: str, root: str | None, exact: str | No
     return folder
 
 
-def make_run_dir(folder: Path) -> None:
+def make_run_dir(folder: Path) -> list[Path]:
     """Create the folder.
+
+    Returns:
+        The folders that were not there before, the innermost first.
 
     Raises:
         InputError: If it cannot be written to.
     """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}"
@@ -65,9 +70,15 @@ def make_run_dir(folder: Path) -> None:
         raise InputError(
             f"cannot write to the run folder {folder} ({error.strerror}): name another with --run_dir"
         ) from None
+    return created
 
 
-def remove_unstarted(folder: Path) -> None:
-    """Remove the folder of a run that ended before it started, which is one without a ``recipe.yaml``."""
-    if folder.is_dir() and not (folder / "recipe.yaml").exists():
-        shutil.rmtree(folder)
+def remove_unstarted(created: list[Path]) -> None:
+    """Remove what `make_run_dir` created for a run that ended before it started, and has no ``recipe.yaml`` yet."""
+    if not created or (created[0] / "recipe.yaml").exists():
+        return
+    shutil.rmtree(created[0], ignore_errors=True)
+    for parent in created[1:]:
+        # Another run may be there by now.
+        with contextlib.suppress(OSError):
+            parent.rmdir()

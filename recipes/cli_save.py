@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,11 @@ class SaveRecipe(Callback):
         parser: Parser of the command.
         config: What it parsed.
         run_dir: Folder of the run.
+        command: What the user typed.
     """
 
-    def __init__(self, parser: LightningArgumentParser, config: Any, run_dir: Path) -> None:
+    def __init__(self, parser: LightningArgumentParser, config: Any, run_dir: Path, command: str) -> None:
+        self.command = command
         self.parser = parser
         self.config = config
         self.path = run_dir / "recipe.yaml"
@@ -51,4 +52,4 @@ class SaveRecipe(Callback):
             key: content[key] for key in ("name", "seed_everything", "model", "data", "trainer") if key in content
         }
         body = yaml.safe_dump(recipe, sort_keys=False)
-        return f"# Complete recipe of one run, which was: recipes {' '.join(sys.argv[1:])}\n{body}"
+        return f"# Complete recipe of one run, which was: {self.command}\n{body}"
