@@ -11,25 +11,20 @@ They take turns in one run. The CPU time of workers counts.
 from __future__ import annotations
 
 import argparse
-import csv
-import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
-from pathlib import Path
 
 import torch
 from lightning_recipes.datamodules import CIFAR10, ImageFolder  # pyright: ignore[reportMissingImports]
 from PIL import Image
+from rows import append, provenance
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-RESULTS = Path(__file__).parents[1] / "results" / "data_pipeline.csv"
 BATCH = 128
 
 
@@ -80,7 +75,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000, help="number of random images")
     parser.add_argument("--repeats", type=int, default=5, help="epochs of each")
     parser.add_argument("--workers", type=int, default=2, help="torchvision's worker processes")
-    parser.add_argument("--write", action="store_true", help=f"append the result to {RESULTS.name}")
+    parser.add_argument("--write", action="store_true", help="append the row to results/data_pipeline.csv")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -125,12 +120,9 @@ def main() -> None:
 
     speed, cpu = (statistics.median(column) for column in zip(*ours_measured, strict=True))
     their_speed, their_cpu = (statistics.median(column) for column in zip(*theirs_measured, strict=True))
+    command = " ".join(["python benchmarks/data_pipeline.py", *shown(sys.argv[1:])])
     row = {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "commit": git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else ""),
-        "command": " ".join(["python benchmarks/data_pipeline.py", *shown(sys.argv[1:])]),
-        "hardware": hardware(),
-        "torch": torch.__version__,
+        **provenance(command.replace(" --write", "")),
         "images": len(theirs.dataset),  # type: ignore
         "repeats": arguments.repeats,
         "ours_images_per_s": round(speed),
@@ -145,31 +137,12 @@ def main() -> None:
     print(f"{'images per second':28}{speed:10,.0f}{their_speed:14,.0f}{row['ratio']:8}")
     print(f"{'CPU seconds per epoch':28}{cpu:10.2f}{their_cpu:14.2f}{row['cpu_ratio']:8}")
     if arguments.write:
-        new = not RESULTS.exists()
-        with RESULTS.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        print(f"appended to {append(row, 'data_pipeline')}")
 
 
 def shown(arguments: list[str]) -> list[str]:
     """The arguments without the place of the data on this machine."""
     return ["FOLDER" if before == "--root" else this for before, this in zip(["", *arguments], arguments, strict=False)]
-
-
-def git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True).stdout.strip()
-
-
-def hardware() -> str:
-    """Processor and number of cores, without the machine's name."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = names[0] if names else name
-    return f"{name}, {len(names) if cpuinfo.exists() and names else '?'} cores"
 
 
 if __name__ == "__main__":

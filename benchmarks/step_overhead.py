@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from typing import ClassVar
 
 import torch
 from lightning.pytorch import Callback
@@ -37,7 +38,7 @@ class RandomCIFAR10(CIFAR10):
 class EpochSeconds(Callback):
     """CPU seconds per step of each epoch but the first, from its first batch to its last."""
 
-    measured: list[float] = []
+    measured: ClassVar[list[float]] = []
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         """Start."""

@@ -60,7 +60,7 @@ class ImageProgressBar(RichProgressBar):
         # Not in on_train_epoch_end: the module logs the epoch's means after the callbacks' hook of that name.
         if self._lines and self._images and trainer.is_global_zero:
             metrics = self.get_metrics(trainer, pl_module)
-            values = "  ".join(f"{name} {_number(value)}" for name, value in metrics.items())
+            values = "  ".join(f"{name} {_number(value)}" for name, value in sorted(metrics.items()))
             print(f"epoch {trainer.current_epoch}/{trainer.max_epochs}  {values}", flush=True)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

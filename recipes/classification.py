@@ -156,7 +156,7 @@ class Classification(SampleWeighting, LightningModule):
             accuracy = (logits.argmax(1) == classes).float().mean()
         values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
         self._means.update(values, len(images))
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_dict({f"{name}_step": value for name, value in values.items()}, prog_bar=True)
         return loss
 
