@@ -35,17 +35,18 @@ def resolve(arguments: list[str]) -> tuple[list[str], dict[str, Path]]:
         arguments: Command and options as after ``recipes``.
 
     Returns:
-        The arguments with files for names, and the files under the names that were given, in order.
+        The arguments with files for names, moved to the front so that other options beat them wherever they stand,
+        and the files under the names that were given, in order.
 
     Raises:
         InputError: If a name is unknown, a file is not YAML, or an overlay stands before the recipe it changes.
     """
-    resolved, configs = [], {}
-    words = iter(arguments)
+    others, configs = [], {}
+    words = iter(arguments[1:])
     for word in words:
         option, separator, name = word.partition("=")
         if option not in ("-c", "--config"):
-            resolved.append(word)
+            others.append(word)
             continue
         if not separator:
             name = next(words, "")
@@ -53,9 +54,9 @@ def resolve(arguments: list[str]) -> tuple[list[str], dict[str, Path]]:
             raise InputError("-c needs the name of a recipe or a file; `recipes list` shows what is shipped")
         # Absolute: the parser changes folder while it reads a file.
         configs[name] = resolve_name(name).resolve()
-        resolved += ["--config", str(configs[name])]
     _check_order(configs)
-    return resolved, configs
+    files = [word for path in configs.values() for word in ("--config", str(path))]
+    return [arguments[0], *files, *others], configs
 
 
 def run_name(name: str) -> str:

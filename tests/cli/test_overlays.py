@@ -1,0 +1,88 @@
+"""Every shipped overlay does what it says, for a step or two on the digits."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning_recipes.recipes import cli_catalog, cli_run
+
+
+@pytest.fixture
+def fitted(recipes, monkeypatch):
+    """Fits TINY with options; gives the CLI object, which holds trainer and model, and the result."""
+    made = []
+    execute = cli_run.RecipesCLI.execute
+    monkeypatch.setattr(cli_run.RecipesCLI, "execute", lambda cli: (made.append(cli), execute(cli)))
+
+    def fit(options):
+        result = recipes(f"fit TINY --trainer.limit_train_batches 2 {options}")
+        assert result.code == 0, result.err
+        return made[-1], result
+
+    return fit
+
+
+def test_there_is_a_test_for_every_overlay():
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert set(cli_catalog.names("overlays")) <= tested
+
+
+def test_bf16(fitted):
+    cli, _ = fitted("-c bf16")
+    assert cli.trainer.precision == "bf16-mixed"
+    assert {p.dtype for p in cli.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compile(fitted):
+    cli, _ = fitted("-c compile --trainer.limit_train_batches 1 --trainer.limit_val_batches 0")
+    assert cli.model.network._compiled_call_impl is not None
+
+
+def test_debug(fitted):
+    cli, _ = fitted("-c debug")
+    assert cli.trainer.global_step == 3
+    assert cli.trainer._detect_anomaly
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_ddp(recipes):
+    """Two processes are started in another test; here the settings must be right."""
+    assert "strategy: ddp" in recipes("show ddp").out
+
+
+def test_ema(fitted):
+    cli, result = fitted("-c ema")
+    (averaging,) = [c for c in cli.trainer.callbacks if isinstance(c, EMAWeightAveraging)]
+    best = torch.load(result.run / "checkpoints/best.ckpt")["state_dict"]
+    last = torch.load(result.run / "checkpoints/last.ckpt")
+    name = next(name for name in best if name.endswith("weight"))
+    averaged = dict(averaging._average_model.module.state_dict())[name]
+    assert torch.equal(best[name], averaged)
+    assert torch.equal(last["state_dict"][name], averaged)
+    assert not torch.equal(last["current_model_state"][name], averaged)
+
+
+def test_fast(fitted):
+    cli, _ = fitted("--trainer.max_epochs 3 --trainer.limit_train_batches 1 -c fast")
+    assert cli.trainer.max_epochs == 3  # the line wins
+    assert "max_epochs: 10" in cli_catalog.find("fast").read_text()
+
+
+def test_tensorboard(fitted):
+    pytest.importorskip("tensorboard")
+    _, result = fitted("-c tensorboard")
+    assert list(result.run.rglob("events.out.tfevents*"))
+    assert (result.run / "metrics.csv").is_file()
+    assert [path.name for path in Path.cwd().iterdir()] == ["runs"]
+
+
+def test_wandb(fitted, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    _, result = fitted("-c wandb")
+    assert (result.run / "metrics.csv").is_file()
+    (copy,) = (result.run / "wandb").glob("offline-run-*/files/recipe.yaml")
+    assert copy.read_text() == (result.run / "recipe.yaml").read_text()
+    assert [path.name for path in Path.cwd().iterdir()] == ["runs"]
