@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.nn.parameter import is_lazy
 
 from ..modules.errors import InputError
 
@@ -37,9 +38,13 @@ def check_checkpoint(path: str, model: LightningModule) -> None:
     if is_overridden("configure_model", model) or not model.strict_loading:
         return
     own = model.state_dict()
+    if any(map(is_lazy, own.values())):
+        return
+    # `setup` may add layers; then it is Lightning that finds what is missing.
+    extra = [] if is_overridden("setup", model) else [name for name in weights if name not in own]
     differing = [
         f"{name} {_shape(weights, name)} in the checkpoint, {_shape(own, name)} in the model"
-        for name in [*own, *(name for name in weights if name not in own)]
+        for name in [*own, *extra]
         if _shape(own, name) != _shape(weights, name)
     ]
     if differing:

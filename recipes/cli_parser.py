@@ -86,6 +86,11 @@ class RecipesParser(LightningArgumentParser):
             if extra := _beside_class_path(given):
                 return self._refused(f"{key}: {extra} must stand under init_args", f"{key}.{extra}")
             return self._refused(f"{key}: expected the name of a {match[1]}, or its class_path, but got {given}", key)
+        if match := re.search(r"Import path does not correspond to a subclass of (\w+)", message):
+            return self._refused(f"{key}: {given} is not a {match[1]}", key, given)
+        if problems := re.findall(r"given class_path '([\w.]+)':\s+(.*)", message):
+            path, reason = problems[-1]
+            return self._refused(f"{key}: cannot use {path}: {reason}", key, path)
         lines = [line.strip() for line in message.splitlines() if line.strip()]
         return InputError("\n  ".join(line[:200] for line in lines[:4]))
 
