@@ -14,6 +14,11 @@ from torch import nn
 from .errors import InputError
 from .networks import create_network
 
+VERSION = 1
+_FACTS = ("name", "network_args", "num_classes", "in_chans", "image_size", "mean", "std", "class_names", "version")
+# Arguments that say where the weights came from before training; a file brings its own.
+_SOURCES = ("pretrained", "checkpoint_path")
+
 
 def save_network(
     path: str | Path,
@@ -29,6 +34,8 @@ def save_network(
     class_names: Sequence[str],
 ) -> None:
     """Write a network's weights as safetensors, with the facts below in the file's metadata, each as JSON.
+
+    Weights that share memory are written once and come back shared.
 
     Args:
         path: File to write.
@@ -51,6 +58,7 @@ def save_network(
         "mean": list(mean),
         "std": list(std),
         "class_names": list(class_names),
+        "version": VERSION,
     }
     metadata = {key: json.dumps(value) for key, value in facts.items()}
     safetensors.torch.save_model(network, str(path), metadata=metadata)
@@ -63,7 +71,8 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         path: The file.
 
     Returns:
-        The network, in evaluation mode, and the facts it was saved with.
+        The network, in evaluation mode, and the facts it was saved with, by the names of `save_network`'s arguments,
+        and ``version``.
 
     Raises:
         InputError: If the file is missing, is not of this kind, or does not fit the network it names.
@@ -80,18 +89,23 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise InputError(f"network file {path} is not a safetensors file ({error})") from error
-    if "num_classes" not in metadata:
-        raise InputError(f"network file {path} does not say what network it holds: write it with `recipes export`")
-    # safetensors adds an entry of its own for each tensor that shares memory with another.
-    known = ("name", "network_args", "num_classes", "in_chans", "image_size", "mean", "std", "class_names")
-    facts: dict[str, Any] = {key: json.loads(metadata[key]) for key in known}
+    try:
+        # By name, as safetensors adds an entry of its own for each tensor that shares memory with another.
+        facts: dict[str, Any] = {key: json.loads(metadata[key]) for key in _FACTS}
+    except (KeyError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"network file {path} does not say what network it holds: write it with save_network or `recipes export`"
+        ) from error
+    if facts["version"] != VERSION:
+        raise InputError(
+            f"network file {path} has version {facts['version']}, this lightning-recipes reads {VERSION}: update it"
+        )
     if facts["name"] is None:
         raise InputError(
             f"network file {path} holds a module that was not built by name:"
             " build it yourself and read the weights with safetensors.torch.load_model"
         )
-    # The weights come from the file, not from where the training started.
-    args = {key: value for key, value in facts["network_args"].items() if key != "pretrained"}
+    args = {key: value for key, value in facts["network_args"].items() if key not in _SOURCES}
     network = create_network(
         facts["name"],
         num_classes=facts["num_classes"],

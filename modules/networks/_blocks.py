@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 
 class BlockNetwork(nn.Module):
-    """A chain: stem, blocks, pooling, classifier, with timm's interface.
+    """A chain: stem, blocks, norm, pooling, classifier, with timm's interface.
 
-    Everything before the classifier is a plain sequence, ``stem`` and then each of ``blocks``, so the network can be
-    cut anywhere. It maps images ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``.
+    The body is a plain sequence, ``stem`` and then each of ``blocks``, so the network can be cut anywhere; ``norm``,
+    ``pool`` and ``classifier`` are the head. It maps images ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``.
 
     Args:
         stem: First layers, or an identity.
         blocks: The blocks, in order.
         num_features: Size of the pooled features.
         num_classes: Size of the output; 0 leaves the pooled features as they are.
+        norm: What pre-activated blocks need after the last of them; part of `forward_features`, as in timm.
         pool: From the last feature map to features ``(N, num_features)``; by default the mean of each channel.
     """
 
@@ -29,11 +30,13 @@ class BlockNetwork(nn.Module):
         *,
         num_features: int,
         num_classes: int,
+        norm: nn.Module | None = None,
         pool: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.stem = stem
         self.blocks = nn.Sequential(*blocks)
+        self.norm = norm if norm is not None else nn.Identity()
         self.pool = pool if pool is not None else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.num_features = num_features
         self.reset_classifier(num_classes)
@@ -41,7 +44,10 @@ class BlockNetwork(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """Put a fresh classifier for ``num_classes`` classes in place, or none for 0."""
         self.num_classes = num_classes
-        self.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.classifier: nn.Module = nn.Identity()
+        if num_classes:
+            like = next(self.parameters())
+            self.classifier = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""
@@ -49,7 +55,7 @@ class BlockNetwork(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Last feature map ``(N, C, h, w)``."""
-        return self.blocks(self.stem(x))
+        return self.norm(self.blocks(self.stem(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits of the last feature map, or the pooled features ``(N, num_features)`` before them."""

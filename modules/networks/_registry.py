@@ -64,19 +64,41 @@ def create_network(
         InputError: If there is no such network, or it does not take one of the arguments.
     """
     args = dict(network_args or {})
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), 4, 0.6)
-        hint = f"did you mean {', '.join(near)}?" if near else f"timm.list_models('*{name[:4]}*') lists what there is."
-        raise InputError(f"there is no network {name!r}; {hint}")
+    for argument in ("num_classes", "in_chans"):
+        if argument in args:
+            raise InputError(f"network_args must not hold {argument}, which is an argument of its own: leave it out")
+    config = _pretrained_config(name)
     if image_size is not None and not {"img_size", "image_size"} & set(args):
         if name in _BUILDERS:
-            if "image_size" in inspect.signature(_BUILDERS[name]).parameters:
+            if "image_size" in _own_arguments(name):
                 args["image_size"] = image_size
-        elif getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False):
+        elif getattr(config, "fixed_input_size", False):  # timm lets all of these be built for another size
             args["img_size"] = image_size
     try:
         return timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **args)
     except TypeError as error:
-        if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
-            raise InputError(f"network_args: {name} has no argument {unknown[1]!r}") from error
-        raise
+        wrong = re.search(r"(?:unexpected keyword argument|multiple values for argument) '(\w+)'", str(error))
+        if wrong is None or wrong[1] not in args:
+            raise
+        reason = "fixes" if "multiple values" in wrong[0] else "does not take"
+        takes = f"; it takes {', '.join(_own_arguments(name)) or 'none'}" if name in _BUILDERS else ""
+        raise InputError(f"network_args: {name} {reason} the argument {wrong[1]!r}{takes}") from error
+
+
+def _pretrained_config(name: str) -> Any:
+    """What timm knows of a network's weights, None for our own networks."""
+    try:
+        if name in _BUILDERS or (timm.is_model(name) and name.partition(".")[0] not in _BUILDERS):
+            return timm.get_pretrained_cfg(name)
+    except RuntimeError:  # timm's answer to a tag that it does not know
+        pass
+    near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3)
+    if "." in name:
+        near += difflib.get_close_matches(name, timm.list_pretrained(), 2)
+    hint = f"did you mean {', '.join(near)}?" if near else f"timm.list_models('*{name[:4]}*') lists what there is."
+    raise InputError(f"there is no network {name!r}; {hint}")
+
+
+def _own_arguments(name: str) -> list[str]:
+    """What can be given in ``network_args`` for one of our networks."""
+    return [key for key in inspect.signature(_BUILDERS[name]).parameters if key not in ("num_classes", "in_chans")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from timm.models.resnet import BasicBlock as TimmBasicBlock
@@ -35,7 +35,7 @@ def cifar_resnet(
     return _initialized(BlockNetwork(stem, blocks, num_features=widths[-1], num_classes=num_classes))
 
 
-def cifar_wrn(depth: int, *, width: int, num_classes: int = 10, in_chans: int = 3) -> BlockNetwork:
+def cifar_wrn(depth: int, width: int, *, num_classes: int = 10, in_chans: int = 3) -> BlockNetwork:
     """Wide ResNet of 6n + 4 layers with pre-activated blocks (https://arxiv.org/abs/1605.07146), without dropout.
 
     Args:
@@ -51,24 +51,30 @@ def cifar_wrn(depth: int, *, width: int, num_classes: int = 10, in_chans: int = 
         raise InputError(f"depth must be 6n + 4, e.g. 16, but is {depth}")
     widths = [16 * width, 32 * width, 64 * width]
     blocks = residual_stages(widths, (depth - 4) // 6, inputs=16, pre_activation=True)
-    pool = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    norm = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
     return _initialized(
-        BlockNetwork(conv3x3(in_chans, 16), blocks, num_features=widths[-1], num_classes=num_classes, pool=pool)
+        BlockNetwork(conv3x3(in_chans, 16), blocks, num_features=widths[-1], num_classes=num_classes, norm=norm)
     )
 
 
-def cifar_vgg(convolutions: int, *, num_classes: int = 10, in_chans: int = 3) -> BlockNetwork:
+def cifar_vgg(convolutions: int, *, num_classes: int = 10, in_chans: int = 3, image_size: int = 32) -> BlockNetwork:
     """VGG (https://arxiv.org/abs/1409.1556) with batch normalisation and one linear layer on pooled features.
 
-    Five groups of 64 to 512 channels; the first three end in a max-pooling, so images need 8 pixels a side. This is
-    the form of the distillation benchmarks (https://arxiv.org/abs/1910.10699), in which VGG-8 has one convolution a
-    group and VGG-13 two.
+    Five groups of 64 to 512 channels, of which the first three end in a max-pooling. This is the form of the
+    distillation benchmarks (https://arxiv.org/abs/1910.10699), in which VGG-8 has one convolution a group and VGG-13
+    two.
 
     Args:
         convolutions: Convolutions in each group.
         num_classes: Size of the output.
         in_chans: Channels of an image.
+        image_size: Height and width of an image in pixels; any from 8 on gives the same network.
+
+    Raises:
+        InputError: If the poolings leave nothing of an image of ``image_size``.
     """
+    if image_size < 8:
+        raise InputError(f"image_size {image_size} is too small for the three poolings of a VGG: it must be 8 or more")
 
     def groups() -> Iterator[nn.Module]:
         inputs = in_chans
@@ -98,6 +104,8 @@ def cifar_imagenet_resnet(
         num_classes: Size of the output.
         in_chans: Channels of an image.
     """
+    # Unlike timm's default, as at the time of these papers: with the last norm of a block at zero, the block would
+    # start as an identity.
     network = ResNet(block, layers, num_classes, in_chans, zero_init_last=False)  # type: ignore[arg-type]
     network.conv1 = conv3x3(in_chans, 64)
     network.maxpool = nn.Identity()
@@ -110,14 +118,26 @@ def _initialized(network: BlockNetwork) -> BlockNetwork:
     return network
 
 
-for _depth in (8, 14, 20, 32, 44, 56, 110):
-    register(f"cifar_resnet{_depth}", partial(cifar_resnet, _depth))
-for _depth in (8, 32):
-    register(f"cifar_resnet{_depth}x4", partial(cifar_resnet, _depth, widths=(32, 64, 128, 256)))
-for _depth, _width in ((16, 1), (16, 2), (40, 1), (40, 2), (28, 10)):
-    register(f"cifar_wrn_{_depth}_{_width}", partial(cifar_wrn, _depth, width=_width))
-for _layers, _convolutions in ((8, 1), (13, 2)):
-    register(f"cifar_vgg{_layers}", partial(cifar_vgg, _convolutions))
-register("cifar_resnet18", partial(cifar_imagenet_resnet, TimmBasicBlock, (2, 2, 2, 2)))
-register("cifar_resnet34", partial(cifar_imagenet_resnet, TimmBasicBlock, (3, 4, 6, 3)))
-register("cifar_resnet50", partial(cifar_imagenet_resnet, Bottleneck, (3, 4, 6, 3)))
+_NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "cifar_resnet8": partial(cifar_resnet, 8),
+    "cifar_resnet14": partial(cifar_resnet, 14),
+    "cifar_resnet20": partial(cifar_resnet, 20),
+    "cifar_resnet32": partial(cifar_resnet, 32),
+    "cifar_resnet44": partial(cifar_resnet, 44),
+    "cifar_resnet56": partial(cifar_resnet, 56),
+    "cifar_resnet110": partial(cifar_resnet, 110),
+    "cifar_resnet8x4": partial(cifar_resnet, 8, widths=(32, 64, 128, 256)),
+    "cifar_resnet32x4": partial(cifar_resnet, 32, widths=(32, 64, 128, 256)),
+    "cifar_wrn_16_1": partial(cifar_wrn, 16, 1),
+    "cifar_wrn_16_2": partial(cifar_wrn, 16, 2),
+    "cifar_wrn_40_1": partial(cifar_wrn, 40, 1),
+    "cifar_wrn_40_2": partial(cifar_wrn, 40, 2),
+    "cifar_wrn_28_10": partial(cifar_wrn, 28, 10),
+    "cifar_vgg8": partial(cifar_vgg, 1),
+    "cifar_vgg13": partial(cifar_vgg, 2),
+    "cifar_resnet18": partial(cifar_imagenet_resnet, TimmBasicBlock, (2, 2, 2, 2)),
+    "cifar_resnet34": partial(cifar_imagenet_resnet, TimmBasicBlock, (3, 4, 6, 3)),
+    "cifar_resnet50": partial(cifar_imagenet_resnet, Bottleneck, (3, 4, 6, 3)),
+}
+for _name, _build in _NETWORKS.items():
+    register(_name, _build)

@@ -37,8 +37,11 @@ def convnet(
         image_size: Height and width of an image in pixels.
 
     Raises:
-        InputError: If nothing is left of the image after ``depth`` poolings, or ``norm`` is unknown.
+        InputError: If nothing is left of the image after ``depth`` poolings, ``depth`` is less than 1, ``norm`` is
+            unknown or cannot divide ``width``.
     """
+    if depth < 1:
+        raise InputError(f"depth must be 1 or more but is {depth}")
     blocks: list[nn.Module] = []
     size = image_size
     for index in range(depth):
@@ -50,6 +53,8 @@ def convnet(
         if size == 0:
             raise InputError(
                 f"depth {depth} leaves nothing of an image of image_size {image_size}: it can be {index} at most"
+                if index
+                else f"image_size must be 2 or more but is {image_size}"
             )
     return BlockNetwork(nn.Identity(), blocks, num_features=width * size**2, num_classes=num_classes, pool=nn.Flatten())
 
@@ -64,6 +69,8 @@ def _norm(norm: Norm, channels: int, size: int) -> nn.Module:
     groups = {"instance": channels, "group": 4}
     if norm not in groups:
         raise InputError(f"norm must be instance, batch, layer, group or none but is {norm!r}")
+    if channels % groups[norm]:
+        raise InputError(f"norm {norm!r} splits width into {groups[norm]} equal parts, which {channels} cannot be")
     return nn.GroupNorm(groups[norm], channels)
 
 

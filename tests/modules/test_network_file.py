@@ -28,29 +28,40 @@ def test_a_network_comes_back_with_its_outputs_and_facts(tmp_path):
     images = torch.randn(2, 1, 8, 8)
     assert torch.equal(loaded(images), saved(images))
     assert not loaded.training
-    assert facts == FACTS
+    assert facts == {**FACTS, "version": 1}
+
+
+def test_the_layout_in_memory_does_not_matter(tmp_path):
+    saved = network().eval().to(memory_format=torch.channels_last)
+    save_network(tmp_path / "n.safetensors", saved, **FACTS)
+    loaded, _ = load_network(tmp_path / "n.safetensors")
+    images = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(loaded(images), saved(images))
 
 
 def test_pretrained_weights_are_not_fetched_again(tmp_path):
-    args = {**FACTS["network_args"], "pretrained": True}
+    args = {**FACTS["network_args"], "pretrained": True, "checkpoint_path": "gone.pth"}
     save_network(tmp_path / "n.safetensors", network(), **{**FACTS, "network_args": args})
     load_network(tmp_path / "n.safetensors")
 
 
-def test_tied_weights_survive(tmp_path):
-    def tied():
+def test_tied_weights_survive(tmp_path, monkeypatch):
+    def tied(*_, **__):
         ours = network()
         ours.blocks[1][0].bias = ours.blocks[0][0].bias
         return ours.eval()
 
-    saved, loaded = tied(), tied()
+    saved = tied()
     save_network(tmp_path / "n.safetensors", saved, **FACTS)
-    safetensors.torch.load_model(loaded, str(tmp_path / "n.safetensors"))
+    monkeypatch.setattr("lightning_recipes.modules.network_file.create_network", tied)
+    loaded, facts = load_network(tmp_path / "n.safetensors")
     images = torch.randn(2, 1, 8, 8)
     assert torch.equal(loaded(images), saved(images))
+    assert loaded.blocks[1][0].bias is loaded.blocks[0][0].bias
+    assert facts == {**FACTS, "version": 1}
 
 
-def test_files_that_cannot_be_used_are_named(tmp_path):
+def test_files_that_cannot_be_used_are_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"missing\.safetensors does not exist"):
         load_network(tmp_path / "missing.safetensors")
     (tmp_path / "junk").write_text("junk" * 10)
@@ -59,6 +70,14 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(InputError, match="other does not say what network it holds"):
         load_network(tmp_path / "other")
+    safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "half", metadata={"num_classes": "3"})
+    with pytest.raises(InputError, match="half does not say what network it holds"):
+        load_network(tmp_path / "half")
+    monkeypatch.setattr("lightning_recipes.modules.network_file.VERSION", 2)
+    save_network(tmp_path / "newer", network(), **FACTS)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="newer has version 2, this lightning-recipes reads 1"):
+        load_network(tmp_path / "newer")
     save_network(tmp_path / "own", network(), **{**FACTS, "name": None})
     with pytest.raises(InputError, match="own holds a module that was not built by name"):
         load_network(tmp_path / "own")
