@@ -80,9 +80,9 @@ def create_network(
         wrong = re.search(r"(?:unexpected keyword argument|multiple values for argument) '(\w+)'", str(error))
         if wrong is None or wrong[1] not in args:
             raise
-        reason = "fixes" if "multiple values" in wrong[0] else "does not take"
+        reason = "fixes the" if "multiple values" in wrong[0] else "has no"
         takes = f"; it takes {', '.join(_own_arguments(name)) or 'none'}" if name in _BUILDERS else ""
-        raise InputError(f"network_args: {name} {reason} the argument {wrong[1]!r}{takes}") from error
+        raise InputError(f"network_args: {name} {reason} argument {wrong[1]!r}{takes}") from error
 
 
 def _pretrained_config(name: str) -> Any:

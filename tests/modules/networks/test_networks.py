@@ -185,9 +185,9 @@ def test_a_tag_of_timm_passes_through():
         (
             "convnet",
             {"wdith": 3},
-            r"convnet does not take the argument 'wdith'; it takes depth, width, norm, image_size",
+            r"convnet has no argument 'wdith'; it takes depth, width, norm, image_size",
         ),
-        ("resnet10t", {"wdith": 3}, r"resnet10t does not take the argument 'wdith'"),
+        ("resnet10t", {"wdith": 3}, r"resnet10t has no argument 'wdith'"),
         ("cifar_resnet20", {"depth": 3}, r"cifar_resnet20 fixes the argument 'depth'; it takes widths"),
         ("cifar_wrn_16_1", {"width": 2}, r"cifar_wrn_16_1 fixes the argument 'width'; it takes none"),
         ("resnet10t", {"num_classes": 3}, r"network_args must not hold num_classes"),
