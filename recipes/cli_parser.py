@@ -81,7 +81,8 @@ class RecipesParser(LightningArgumentParser):
             if near or not expected:
                 return self._refused(f"{key}: there is no class {match[1]}", key, match[1], near=near)
         if expected:
-            return self._refused(f"{key}: expected {expected} but got {given}", key)
+            example = f", as in [{given}]" if expected == "list" else ""
+            return self._refused(f"{key}: expected {expected}{example} but got {given}", key)
         if match := re.search(r"Not a valid subclass of (\w+)", message):
             if extra := _beside_class_path(given):
                 return self._refused(f"{key}: {extra} must stand under init_args", f"{key}.{extra}")

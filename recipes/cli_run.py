@@ -49,10 +49,11 @@ def run(arguments: list[str]) -> None:
     cli = RecipesCLI(*cli_configs.resolve(arguments), command=shlex.join(["recipes", *arguments]))
     try:
         cli.execute()
-    except MisconfigurationException as error:
-        raise InputError(str(error)) from error
-    finally:
+    except BaseException as error:
         cli.close()
+        if isinstance(error, MisconfigurationException):
+            raise InputError(str(error)) from error
+        raise
 
 
 class RecipesCLI(LightningCLI):
@@ -244,3 +245,11 @@ def quieten() -> None:
         ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = _short_warning
+
+
+def _short_warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
+    """Where in our code a warning comes from helps nobody who trains with it."""
+    if Path(filename).is_relative_to(Path(__file__).parent.parent):
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"

@@ -25,10 +25,9 @@ class RecipesTrainer(Trainer):
         model: LightningModule,
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | None = None,
-        path: str | None = None,
         formats: list[Format] | None = None,
     ) -> None:
-        """Write the network of a checkpoint for use without this project.
+        """Write the network of a checkpoint to the run folder, for use without this project.
 
         Each file holds the plain network, which maps normalised images to logits, and what is needed to use it:
         class names, image size, mean and std. Files that can be read back here are, and their outputs compared.
@@ -37,7 +36,6 @@ class RecipesTrainer(Trainer):
             model: The recipe, whose attribute ``network`` is exported.
             datamodule: The data, which knows class names and preprocessing.
             ckpt_path: Checkpoint whose weights are taken.
-            path: Folder to write to; by default the run folder.
             formats: What to write: ``safetensors`` (weights, read by `load_network`), ``torch_export`` (a
                 `torch.export` program for any batch size) and ``onnx``; by default all that are installed.
 
@@ -55,7 +53,7 @@ class RecipesTrainer(Trainer):
             model.load_state_dict(weights, strict=model.strict_loading)
         network = network.cpu().eval()
         facts = _facts(model, datamodule)
-        folder = Path(path or self.default_root_dir)
+        folder = Path(self.default_root_dir)
         images = torch.rand(2, facts["in_chans"], facts["image_size"], facts["image_size"])
         if formats is None:
             formats = ["safetensors", "torch_export", *(["onnx"] if find_spec("onnxscript") else [])]  # type: ignore
@@ -63,12 +61,11 @@ class RecipesTrainer(Trainer):
             suffix, write = _WRITERS[name]
             file = folder / f"network.{suffix}"
             if file.exists():
-                raise InputError(f"{file} exists already, which is not overwritten: choose another folder with --path")
-            folder.mkdir(parents=True, exist_ok=True)
+                raise InputError(f"{file} exists already, which is not overwritten: choose another folder with --run_dir")
             with torch.no_grad():
                 difference = write(network, file, images, facts)
             checked = "" if difference is None else f", read back: outputs differ by {difference:.1e} at most"
-            print(f"{file} ({file.stat().st_size / 2**20:.1f} MiB{checked})")
+            print(f"{file} ({file.stat().st_size / 1000:,.0f} kB{checked})")
 
 
 def _facts(model: LightningModule, data: Any) -> dict[str, Any]:

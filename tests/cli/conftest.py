@@ -69,6 +69,7 @@ def recipes(capsys, monkeypatch):
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err + lines.text, [str(warning.message) for warning in caught])
 
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     # Runs in one process must not see each other's.
     for name in ("RECIPES_RUN_DIR", "PL_GLOBAL_SEED"):
         monkeypatch.delenv(name, raising=False)
