@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..modules.augmentation import normalize, random_crop_flip, random_cutout, transform_each
 from ..modules.errors import InputError
-from ..modules.sampling import EpochSampler, epoch_generator, noisy_labels, stratified_choice
+from ..modules.sampling import EpochSampler, epoch_generator, noisy_labels, run_seed, stratified_choice
 from ._datasets import RANDOM_LIMIT, EpochDataset, MemoryImages
 
 
@@ -214,8 +213,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return epoch_generator(self.split_seed, 0, stream)
 
     def _seed(self) -> int:
-        # Lightning's `seed_everything` leaves its seed in the environment for other processes to find.
-        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+        return run_seed() if self.seed is None else self.seed
 
     # -- loaders -----------------------------------------------------------------------------------------------------
 

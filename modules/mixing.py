@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import numpy as np
 import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from torch import Tensor
 
 from .errors import InputError
+from .sampling import derived_seed, isolated_rng
 
 
 class Mixing:
@@ -50,20 +47,9 @@ class Mixing:
             Mixed images and class probabilities ``(N, C)``.
         """
         images = images.clone()  # timm mixes in place, and a data module may serve views of its memory
-        with _numpy_seed(key):
+        with isolated_rng(derived_seed(*key)):
             # Not timm's __call__: it refuses batches of odd size, which a data set's last one may be.
             ratio = self._mixup._mix_batch(images)
         probabilities = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes)
         probabilities = probabilities.to(images.dtype)
         return images, probabilities * ratio + probabilities.flip(0) * (1 - ratio)
-
-
-@contextmanager
-def _numpy_seed(key: tuple[int, ...]) -> Iterator[None]:
-    """Seed numpy's global generator, which timm draws from, and give it back as it was."""
-    state = np.random.get_state()
-    np.random.seed(np.random.SeedSequence(key).generate_state(1))
-    try:
-        yield
-    finally:
-        np.random.set_state(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
@@ -75,6 +76,11 @@ class EpochSampler(DistributedSampler):
         mine = order[self.rank : self.total_size : self.num_replicas]
         epoch, samples = self._resume
         return iter(mine[samples if self.epoch == epoch else 0 :].tolist())
+
+
+def run_seed() -> int:
+    """The seed given to `seed_everything`, which Lightning leaves in the environment for every process, or 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 def derived_seed(*words: int) -> int:

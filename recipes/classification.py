@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import torch
@@ -20,6 +19,7 @@ from ..modules.networks import create_network
 from ..modules.objectives import CrossEntropy, Objective
 from ..modules.running_means import RunningMeans
 from ..modules.sample_weighting import SampleWeighting
+from ..modules.sampling import run_seed
 
 
 class Classification(SampleWeighting, LightningModule):
@@ -146,7 +146,7 @@ class Classification(SampleWeighting, LightningModule):
         """Loss of a batch, as a scalar."""
         images, labels = self._checked(batch, "train")
         if self.mixing is not None:
-            key = (_run_seed(), self.current_epoch, batch_idx, self.global_rank)
+            key = (run_seed(), self.current_epoch, batch_idx, self.global_rank)
             images, labels = self.mixing(images, labels, key=key)
         context = self.objective.context(images, labels)
         logits = self(images)
@@ -262,8 +262,3 @@ def _is_convolutional(network: nn.Module) -> bool:
     """Whether most of the weights are convolutions, which a vision transformer's patch embedding is not."""
     weights = [(p.ndim == 4, p.numel()) for p in network.parameters() if p.ndim > 1]
     return 2 * sum(size for is_conv, size in weights if is_conv) > sum(size for _, size in weights)
-
-
-def _run_seed() -> int:
-    """The seed Lightning's `seed_everything` left for every process of the run."""
-    return int(os.environ.get("PL_GLOBAL_SEED", 0))

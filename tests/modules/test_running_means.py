@@ -1,5 +1,4 @@
 import torch
-
 from lightning_recipes.modules.running_means import RunningMeans
 
 
