@@ -64,7 +64,7 @@ class ImageProgressBar(RichProgressBar):
             print(f"epoch {trainer.current_epoch}/{trainer.max_epochs}  {values}", flush=True)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Values for the bar: of a metric logged as ``X_step`` and as a mean, the one in the bar, the other in lines."""
+        """Values to show: of a metric logged as ``X_step`` and as a mean, the one in the bar, the other in lines."""
         logged: dict[str, Any] = super().get_metrics(trainer, pl_module)
         stepwise = {name.removesuffix("_step") for name in logged if name.endswith("_step")}
         live = trainer.training and not self._lines

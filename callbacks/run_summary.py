@@ -20,7 +20,8 @@ class RunSummary(Callback):
     The best and the last value of the metric that the module names in its attribute ``monitor`` (``monitor_mode``
     "max", the default, or "min" says which is best), samples processed, wall and CPU seconds, samples per second of
     training without validation, and peak memory in MiB: allocated on the GPU where there is one, else resident.
-    Figures of one process, but for the samples, which are those of all.
+    Figures of one process, but for the samples, which are those of all. In a resumed run best and last are those of
+    the whole run, everything else that of the part since then.
 
     Args:
         dirpath: Folder of ``summary.json``.
@@ -33,10 +34,21 @@ class RunSummary(Callback):
         self._samples = 0
         self._monitored: list[float] = []
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier run."""
+        self._monitored = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The monitored values, so that the best of a resumed run is the best of the whole."""
+        return {"monitored": self._monitored}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the values of the run that is resumed."""
+        self._monitored = list(state_dict["monitored"])
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clocks."""
         self._samples = 0
-        self._monitored = []
         self._first_step = trainer.global_step
         self._wall, self._cpu, self._validation = time.perf_counter(), _cpu_seconds(), 0.0
         if pl_module.device.type == "cuda":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,29 @@ def default_callbacks(
     return chosen
 
 
+class BestAndLast(ModelCheckpoint):
+    """ModelCheckpoint that takes the best checkpoint along when a run is resumed in another folder."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Copy the best checkpoint so far, to be replaced only by a better one."""
+        best = Path(state_dict["best_model_path"])
+        if best.is_file() and self.dirpath is not None and Path(self.dirpath).resolve() != best.parent.resolve():
+            Path(self.dirpath).mkdir(parents=True, exist_ok=True)
+            copy = str(shutil.copy2(best, self.dirpath))
+            state_dict = state_dict | {
+                "dirpath": self.dirpath,
+                "best_model_path": copy,
+                "best_k_models": {copy: state_dict["best_model_score"]},
+                "kth_best_model_path": copy,
+                "last_model_path": "",
+            }
+        super().load_state_dict(state_dict)
+
+
 def _checkpoints(dirpath: str, model: LightningModule, trainer: Any) -> ModelCheckpoint:
     """Keeps ``best.ckpt`` by the module's ``monitor``, where validation runs, and ``last.ckpt``."""
     monitor = getattr(model, "monitor", None) if trainer.get("limit_val_batches") != 0 else None
-    return ModelCheckpoint(
+    return BestAndLast(
         dirpath,
         filename="best",
         monitor=monitor,

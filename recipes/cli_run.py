@@ -21,7 +21,7 @@ from . import cli_configs
 from .cli_callbacks import default_callbacks, default_loggers
 from .cli_checkpoint import check_checkpoint
 from .cli_parser import RecipesParser, defaults
-from .cli_run_folder import choose_run_dir, make_run_dir, remove_unstarted
+from .cli_run_folder import make_run_dir, remove_unstarted
 from .cli_save import SaveRecipe
 from .cli_trainer import RecipesTrainer
 
@@ -135,9 +135,9 @@ class RecipesCLI(LightningCLI):
         """Build data, model and trainer; what their constructors refuse is an error of the recipe."""
         try:
             super().instantiate_classes()
-        except Exception as error:
+        except BaseException as error:
             self.close()
-            cause: BaseException = error
+            cause = error
             while str(cause).startswith("Does not validate against any of the Union") and cause.__cause__:
                 cause = cause.__cause__
             if isinstance(cause, InputError):
@@ -147,12 +147,12 @@ class RecipesCLI(LightningCLI):
             raise
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run folder, and send the loggers there that were given none."""
+        """Make the run folder, and send the loggers there that were given none."""
         settings = self.settings
         self.recipe = settings.clone()
         if settings.trainer.fast_dev_run:
             return
-        self.run_dir = choose_run_dir(
+        self.run_dir, self.created = make_run_dir(
             str(self.subcommand),
             name=settings.name,
             root=settings.trainer.default_root_dir,
@@ -174,7 +174,6 @@ class RecipesCLI(LightningCLI):
             str(self.subcommand), given, trainer=trainer, model=self.model, run_dir=self.run_dir
         )
         if self.run_dir is not None:
-            self.created = make_run_dir(self.run_dir)
             chosen.append(SaveRecipe(self._parser(self.subcommand), self.recipe, self.run_dir, self.command))
             kwargs |= {
                 "default_root_dir": str(self.run_dir),

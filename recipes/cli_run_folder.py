@@ -1,12 +1,16 @@
-"""One folder for each run, chosen before anything is built."""
+"""One folder for each run, made before anything is built."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from ..modules.errors import InputError
 
@@ -14,8 +18,10 @@ from ..modules.errors import InputError
 _VARIABLE = "RECIPES_RUN_DIR"
 
 
-def choose_run_dir(command: str, *, name: str, root: str | None, exact: str | None, checkpoint: str | None) -> Path:
-    """The folder that a command writes to; nothing is created yet.
+def make_run_dir(
+    command: str, *, name: str, root: str | None, exact: str | None, checkpoint: str | None
+) -> tuple[Path, list[Path]]:
+    """Create the folder that a command writes to, which no other run has.
 
     Args:
         command: ``fit``, ``test``, …
@@ -25,52 +31,45 @@ def choose_run_dir(command: str, *, name: str, root: str | None, exact: str | No
         checkpoint: Checkpoint that the command starts from.
 
     Returns:
-        ``exact``; else, for commands other than ``fit``, ``<run of the checkpoint>/<command>/<time>``; else
-        ``<root>/<name>/<time>``.
+        The folder: ``exact``; else, for commands other than ``fit``, ``<run of the checkpoint>/<command>/<time>``; else
+        ``<root>/<name>/<time>``. And the folders that were not there before, the innermost first.
 
     Raises:
-        InputError: If ``exact`` holds a run already.
+        InputError: If ``exact`` holds a run already, or the folder cannot be written to.
     """
-    if os.environ.get("LOCAL_RANK", "0") != "0" and _VARIABLE in os.environ:
-        return Path(os.environ[_VARIABLE])
+    trained = Path(checkpoint).parent.parent if checkpoint else None
+    now = time.strftime("%Y-%m-%d_%H-%M-%S")
     if exact is not None:
         folder = Path(exact)
-        if (folder / "recipe.yaml").exists():
-            raise InputError(f"run_dir {folder} holds a run already, which is not overwritten: name another folder")
+    elif command != "fit" and trained is not None and (trained / "recipe.yaml").is_file():
+        folder = trained / command / now
     else:
-        trained = Path(checkpoint).parent.parent if checkpoint else None
-        beside = command != "fit" and trained is not None and (trained / "recipe.yaml").is_file()
-        parent = trained / command if beside and trained else Path(root or "runs") / name
-        now = time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder = parent / now
-        number = 2
-        while folder.exists():
-            folder = parent / f"{now}_{number}"
-            number += 1
-    os.environ[_VARIABLE] = str(folder)
-    return folder
-
-
-def make_run_dir(folder: Path) -> list[Path]:
-    """Create the folder.
-
-    Returns:
-        The folders that were not there before, the innermost first.
-
-    Raises:
-        InputError: If it cannot be written to.
-    """
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder = Path(root or "runs") / name / now
+    if rank_zero_only.rank != 0:
+        return Path(os.environ.get(_VARIABLE, folder)), []
+    if (folder / "recipe.yaml").exists() and exact is not None:
+        raise InputError(f"run_dir {folder} holds a run already, which is not overwritten: name another folder")
+    created = [path for path in folder.parents if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(2):
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                if exact is None:  # another run has it, perhaps since a moment ago
+                    folder = folder.with_name(f"{now}_{number}")
+                    continue
+            else:
+                created.insert(0, folder)
+            break
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(
             f"cannot write to the run folder {folder} ({error.strerror}): name another with --run_dir"
         ) from None
-    return created
+    os.environ[_VARIABLE] = str(folder)
+    return folder, created
 
 
 def remove_unstarted(created: list[Path]) -> None:

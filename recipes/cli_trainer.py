@@ -61,7 +61,9 @@ class RecipesTrainer(Trainer):
             suffix, write = _WRITERS[name]
             file = folder / f"network.{suffix}"
             if file.exists():
-                raise InputError(f"{file} exists already, which is not overwritten: choose another folder with --run_dir")
+                raise InputError(
+                    f"{file} exists already, which is not overwritten: choose another folder with --run_dir"
+                )
             with torch.no_grad():
                 difference = write(network, file, images, facts)
             checked = "" if difference is None else f", read back: outputs differ by {difference:.1e} at most"

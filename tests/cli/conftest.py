@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,9 @@ def recipes(capsys, monkeypatch):
                     code = end.code
         finally:
             logger.removeHandler(lines)
+            # As the end of the process would.
+            if "wandb" in sys.modules:
+                sys.modules["wandb"].finish()
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err + lines.text, [str(warning.message) for warning in caught])
 
