@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -115,7 +116,7 @@ class RunSummary(Callback):
         lines = [f"{name:<{width}}  {_text(name, value)}" for name, value in shown.items()]
         checkpoint = figures["best checkpoint"] or figures["last checkpoint"]
         if self.test and checkpoint:
-            lines += ["", f"To test it:  {self.test} --ckpt_path {checkpoint}"]
+            lines += ["", f"To test it:  {self.test} --ckpt_path {shlex.quote(checkpoint)}"]
         print("\n" + "\n".join(lines), flush=True)
 
 

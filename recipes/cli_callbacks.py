@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from ..callbacks import FiniteLoss, GracefulInterrupt, ImageProgressBar, PredictionWriter, RunSummary
 
@@ -50,32 +52,48 @@ def default_callbacks(
         chosen.append(FiniteLoss())
     if run_dir is None:
         return chosen
+    recipe = shlex.quote(str(run_dir / "recipe.yaml"))
     if trainer.get("logger") is not False and missing(LearningRateMonitor):
         chosen.append(LearningRateMonitor("epoch"))
     if trainer.get("enable_checkpointing") is not False:
         checkpoints = str(run_dir / "checkpoints")
         if missing(GracefulInterrupt):
-            chosen.append(GracefulInterrupt(checkpoints, resume=f"recipes fit -c {run_dir}/recipe.yaml"))
+            chosen.append(GracefulInterrupt(checkpoints, resume=f"recipes fit -c {recipe}"))
         if missing(ModelCheckpoint):
             chosen.append(_checkpoints(checkpoints, model, trainer))
     if missing(RunSummary):
-        chosen.append(RunSummary(str(run_dir), test=f"recipes test -c {run_dir}/recipe.yaml"))
+        chosen.append(RunSummary(str(run_dir), test=f"recipes test -c {recipe}"))
     return chosen
 
 
 class BestAndLast(ModelCheckpoint):
-    """ModelCheckpoint that takes the best checkpoint along when a run is resumed in another folder."""
+    """ModelCheckpoint that writes ``last.ckpt`` after every epoch, and takes the best along when a run is resumed.
+
+    Lightning's own ``save_last`` writes it only where it writes the best one too.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the last checkpoint."""
+        super().on_train_epoch_end(trainer, pl_module)
+        # Known before it is written, as it is part of the state.
+        self.last_model_path = str(Path(str(self.dirpath), "last.ckpt"))
+        trainer.save_checkpoint(self.last_model_path, weights_only=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Copy the best checkpoint so far, to be replaced only by a better one."""
-        best = Path(state_dict["best_model_path"])
-        if best.is_file() and self.dirpath is not None and Path(self.dirpath).resolve() != best.parent.resolve():
-            Path(self.dirpath).mkdir(parents=True, exist_ok=True)
-            copy = str(shutil.copy2(best, self.dirpath))
+        here, best = Path(str(self.dirpath)), Path(state_dict["best_model_path"])
+        if here.resolve() != Path(state_dict["dirpath"]).resolve():
+            copy, score = "", None
+            if best.is_file():
+                copy, score = str(here / best.name), state_dict["best_model_score"]
+                if rank_zero_only.rank == 0:
+                    here.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(best, copy)
             state_dict = state_dict | {
                 "dirpath": self.dirpath,
                 "best_model_path": copy,
-                "best_k_models": {copy: state_dict["best_model_score"]},
+                "best_model_score": score,
+                "best_k_models": {copy: score} if copy else {},
                 "kth_best_model_path": copy,
                 "last_model_path": "",
             }
@@ -91,6 +109,5 @@ def _checkpoints(dirpath: str, model: LightningModule, trainer: Any) -> ModelChe
         monitor=monitor,
         mode=getattr(model, "monitor_mode", "max"),
         save_top_k=1 if monitor else 0,
-        save_last=True,
         enable_version_counter=False,
     )
