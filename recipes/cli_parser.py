@@ -51,6 +51,10 @@ class RecipesParser(LightningArgumentParser):
     configs: dict[str, Path]
     """The files given with ``-c`` under the names the user gave them, in order."""
 
+    def format_help(self) -> str:
+        """Help without lists of hundreds of classes, such as all modules of torch."""
+        return re.sub(r"(,\s+known\s+subclasses:(?:[^,)]*,){4})[^)]{3000,}\)", r"\1 …)", super().format_help())
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what the parser found as an error for the user."""
         if not self.exit_on_error:  # a class's own parser, whose message becomes part of the one above
