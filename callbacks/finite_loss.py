@@ -32,6 +32,10 @@ class FiniteLoss(Callback):
         """Forget an earlier run."""
         self._first_bad = None
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count as the logs do: the first step is 0."""
+        self._step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -42,7 +46,7 @@ class FiniteLoss(Callback):
         if self._first_bad is None:
             self._first_bad = torch.full((), torch.inf, device=loss.device)
         finite = torch.isfinite(loss.detach()).all()
-        self._first_bad = torch.where(finite, self._first_bad, self._first_bad.clamp(max=trainer.global_step))
+        self._first_bad = torch.where(finite, self._first_bad, self._first_bad.clamp(max=self._step))
         if trainer.global_step % self.every_n_steps == 0:
             self._check(trainer)
 
@@ -55,18 +59,23 @@ class FiniteLoss(Callback):
         self._check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Look before anything is written."""
+        """Look before anything is written, at the weights too: a finite loss can have gradients that are not."""
         self._check(trainer)
+        finite = [p.isfinite().all() for p in pl_module.parameters() if p.requires_grad]
+        if finite and not torch.stack(finite).all():
+            raise self._error(trainer, f"weights are not finite after step {trainer.global_step - 1}")
 
     def _check(self, trainer: Trainer) -> None:
-        if self._first_bad is None or not torch.isfinite(self._first_bad):
-            return
-        step = int(self._first_bad)
+        if self._first_bad is not None and torch.isfinite(self._first_bad):
+            raise self._error(trainer, f"the training loss was not finite at step {int(self._first_bad)}")
+
+    @staticmethod
+    def _error(trainer: Trainer, problem: str) -> RunError:
         kept = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
             trainer.checkpoint_callback, "best_model_path", ""
         )
-        raise RunError(
-            f"the training loss was not finite at step {step} (epoch {trainer.current_epoch})."
+        return RunError(
+            f"{problem} (epoch {trainer.current_epoch})."
             + (f" The last good checkpoint is {kept}." if kept else " No checkpoint had been written yet.")
             + " Try a lower learning rate, gradient clipping (--trainer.gradient_clip_val 1) or precision 32-true."
         )

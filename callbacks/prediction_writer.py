@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from ..modules.errors import InputError
+
 
 class PredictionWriter(BasePredictionWriter):
     """Writes one line per image: its name, the most probable class, and the probability of every class.
@@ -22,6 +24,9 @@ class PredictionWriter(BasePredictionWriter):
 
     Args:
         path: CSV file to write.
+
+    Raises:
+        InputError: If ``predict_step`` returns anything else.
     """
 
     def __init__(self, path: str) -> None:
@@ -48,9 +53,15 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Add the lines of a batch."""
+        if not isinstance(prediction, Tensor) or prediction.ndim != 2:
+            given = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
+            raise InputError(
+                f"predict_step of {type(pl_module).__name__} must return class probabilities (N, C) but gave {given}"
+            )
         data: Any = getattr(trainer, "datamodule", None)
         files, classes = getattr(data, "predict_names", None), getattr(data, "class_names", None)
-        classes = classes or [str(index) for index in range(prediction.shape[1])]
+        if classes is None or len(classes) != prediction.shape[1]:
+            classes = [str(index) for index in range(prediction.shape[1])]
         indices = batch_indices or range(self._count, self._count + len(prediction))
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)

@@ -61,7 +61,8 @@ class ImageProgressBar(RichProgressBar):
         if self._lines and self._images and trainer.is_global_zero:
             metrics = self.get_metrics(trainer, pl_module)
             values = "  ".join(f"{name} {_number(value)}" for name, value in sorted(metrics.items()))
-            print(f"epoch {trainer.current_epoch}/{trainer.max_epochs}  {values}", flush=True)
+            end = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
+            print(f"epoch {trainer.current_epoch}{end}  {values}", flush=True)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Values to show: of a metric logged as ``X_step`` and as a mean, the one in the bar, the other in lines."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import warnings
 from collections.abc import Callable
@@ -222,16 +223,8 @@ def quieten() -> None:
     """Leave out lines that advertise, list absent hardware, or advise against what this project does on purpose."""
 
     def worth_reading(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        unwanted = (
-            "Tip:",
-            "TPU available",
-            "HPU available",
-            "GPU available: False",
-            "Seed set",
-            "Running in `fast_dev",
-        )
-        return not text.lstrip("💡 ").startswith(unwanted)
+        unwanted = "Tip:|TPU available|HPU available|GPU available: False|Seed set|Running in `fast_dev"
+        return not re.match(rf"(💡 |\[rank: \d+\] )?({unwanted})", record.getMessage())
 
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(worth_reading)

@@ -1,6 +1,7 @@
 """What the tests of the command line share: `recipes`, which runs one command in this process."""
 
 import logging
+import os
 import shlex
 import sys
 import warnings
@@ -71,13 +72,16 @@ def recipes(capsys, monkeypatch):
             if "wandb" in sys.modules:
                 sys.modules["wandb"].finish()
         captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err + lines.text, [str(warning.message) for warning in caught])
+        # Python hides deprecations unless they are asked for.
+        shown = [str(warning.message) for warning in caught if not issubclass(warning.category, DeprecationWarning)]
+        return Result(code, captured.out, captured.err + lines.text, shown)
 
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    # Runs in one process must not see each other's.
-    for name in ("RECIPES_RUN_DIR", "PL_GLOBAL_SEED"):
-        monkeypatch.delenv(name, raising=False)
-    return run
+    # Runs in one process must not see what others left: the run folder, the seed, the rank.
+    before = dict(os.environ)
+    yield run
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture
