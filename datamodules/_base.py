@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -149,6 +149,10 @@ class ImageDataModule(LightningDataModule, ABC):
         """Read and split what the stage needs, once."""
         if stage == "fit":
             self._resume = None
+            if self.trainer is not None:
+                callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+                callbacks[:] = [callback for callback in callbacks if not isinstance(callback, _TellEpoch)]
+                callbacks.append(_TellEpoch(self))
         if stage in ("fit", "validate"):
             if self.train_set is None:
                 self._setup_train()
@@ -241,9 +245,6 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._loader(_ready(self.predict_set, "predict"), self.eval_batch_size)
 
     def _loader(self, dataset: EpochDataset, batch_size: int, **options: Any) -> DataLoader:
-        if isinstance(dataset, MemoryImages):
-            # Lightning's advice is right for files only: from memory, workers are slower.
-            warnings.filterwarnings("ignore", message=".*does not have many workers")
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -301,12 +302,20 @@ class ImageDataModule(LightningDataModule, ABC):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Let the next training loader go on where the checkpoint was written."""
         if state_dict:
-            # Lightning cannot know that the sampler goes on where the checkpoint was written.
-            warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
             self._resume = state_dict["epoch"], state_dict["samples"]
 
 
 _SPLIT, _SUBSET, _NOISE = range(3)
+
+
+class _TellEpoch(Callback):
+    """Tells the training set the epoch even where another sampler has taken the place of ours."""
+
+    def __init__(self, datamodule: ImageDataModule) -> None:
+        self.datamodule = datamodule
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _ready(self.datamodule.train_set, "fit").set_epoch(trainer.current_epoch)
 
 
 def check(valid: bool, name: str, value: object, allowed: str) -> None:

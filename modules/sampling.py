@@ -30,6 +30,10 @@ class EpochSampler(DistributedSampler):
         rank: Index of this process.
         drop_last: Where the data set does not divide by the number of processes, True drops the rest and False
             repeats the first samples of the epoch.
+
+    Attributes:
+        resume: Epoch to start at, and samples of it that this process has read already. A sampler that takes this
+            one's place in a loader must go on from there.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class EpochSampler(DistributedSampler):
             seed=seed,
             drop_last=drop_last,
         )
-        self._resume = (0, 0)
+        self.resume = (0, 0)
 
     def order(self, epoch: int) -> Tensor:
         """All indices of an epoch, for all processes together, in the order they are read."""
@@ -60,13 +64,13 @@ class EpochSampler(DistributedSampler):
 
     def resume_at(self, epoch: int, samples: int) -> None:
         """Start at ``epoch``, leaving out the first ``samples`` that each process has read already."""
-        self._resume = (epoch, samples)
+        self.resume = (epoch, samples)
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration reads."""
         # On resume Lightning can ask for epoch 0 before it has restored its loops, and workers start reading at once.
-        self.epoch = max(epoch, self._resume[0])
+        self.epoch = max(epoch, self.resume[0])
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(self.epoch)  # type: ignore
 
@@ -74,7 +78,7 @@ class EpochSampler(DistributedSampler):
         order = self.order(self.epoch)
         order = order.repeat(-(-self.total_size // max(1, len(order))))[: self.total_size]
         mine = order[self.rank : self.total_size : self.num_replicas]
-        epoch, samples = self._resume
+        epoch, samples = self.resume
         return iter(mine[samples if self.epoch == epoch else 0 :].tolist())
 
 

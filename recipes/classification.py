@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -148,15 +149,13 @@ class Classification(SampleWeighting, LightningModule):
         if self.mixing is not None:
             key = (run_seed(), self.current_epoch, batch_idx, self.global_rank)
             images, labels = self.mixing(images, labels, key=key)
-        context = self.objective.context(images, labels)
-        logits = self(images)
-        loss = self.reduce(self.objective(logits, labels, context))
-        with torch.no_grad():
-            classes = labels if labels.ndim == 1 else labels.argmax(1)
-            accuracy = (logits.argmax(1) == classes).float().mean()
+        logits, losses = self._losses(images, labels)
+        loss = self.reduce(losses)
+        accuracy = (logits.detach().argmax(1) == _classes(labels)).float().mean()
         values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
         self._means.update(values, len(images))
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if interval and (self.global_step + 1) % interval == 0:
             self.log_dict({f"{name}_step": value for name, value in values.items()}, prog_bar=True)
         return loss
 
@@ -187,13 +186,18 @@ class Classification(SampleWeighting, LightningModule):
         optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
         if self.lr_scheduler is None:
             return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer)}
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Lightning's description of an optimizer's schedule, fitted to the length of the run."""
+        assert self.lr_scheduler is not None
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, RunSchedule) and scheduler.total is None:
             scheduler.fit_to(self._run_length())
         config: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_interval}
         if isinstance(scheduler, ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor
-        return {"optimizer": optimizer, "lr_scheduler": config}
+        return config
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the generators that dropout and the like draw from."""
@@ -213,11 +217,17 @@ class Classification(SampleWeighting, LightningModule):
                 torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
             self._random_state = None
 
+    def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(N, num_classes)`` and the objective's losses ``(N,)``."""
+        with torch.no_grad():
+            context = self.objective.context(images, labels)
+        logits = self(images)
+        return logits, self.objective(logits, labels, context)
+
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str, metrics: MetricCollection) -> None:
         images, labels = self._checked(batch, stage)
-        logits = self(images)
-        losses = self.objective(logits, labels, self.objective.context(images, labels))
-        metrics.update(logits, labels)
+        logits, losses = self._losses(images, labels)
+        metrics.update(logits, _classes(labels))
         self.log(f"{stage}/loss", losses.mean(), batch_size=len(images), sync_dist=True)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=len(images))  # type: ignore[arg-type]
 
@@ -248,14 +258,23 @@ class Classification(SampleWeighting, LightningModule):
     def _run_length(self) -> int:
         """Scheduler steps in the run."""
         trainer = self.trainer
-        length = trainer.max_epochs if self.lr_interval == "epoch" else trainer.estimated_stepping_batches
-        if length is None or length < 1 or length == float("inf"):
+        length: float = -1 if trainer.max_epochs is None else trainer.max_epochs
+        if self.lr_interval == "step" or trainer.max_steps > 0:
+            length = trainer.estimated_stepping_batches
+        if length < 1 or length == float("inf"):
             raise InputError(
                 f"lr_scheduler needs to know how long the run is, but trainer.max_epochs is {trainer.max_epochs}"
-                f" and max_steps {trainer.max_steps}: set max_epochs, max_steps with lr_interval=step, or the"
-                " schedule's total"
+                f" and max_steps {trainer.max_steps}: set one of them, or the schedule's total"
             )
+        if self.lr_interval == "epoch" and trainer.max_steps > 0:
+            trainer.fit_loop.setup_data()  # otherwise the number of batches is not known yet
+            length = math.ceil(length / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         return int(length)
+
+
+def _classes(labels: Tensor) -> Tensor:
+    """Class indices ``(N,)`` of labels that may be probabilities ``(N, C)``."""
+    return labels if labels.ndim == 1 else labels.argmax(1)
 
 
 def _is_convolutional(network: nn.Module) -> bool:

@@ -77,9 +77,10 @@ def test_callbacks_weight_samples_through_the_recipe():
 def test_soft_labels_train_and_count_by_their_greatest_class():
     images = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0]]).view(4, 1, 1, 2)
     soft = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]])
-    run = trainer(max_epochs=1, limit_val_batches=0)
+    run = trainer(max_epochs=1)
     run.fit(Classification(Logits(), num_classes=2, in_chans=1), Fixed(images, soft))
     assert run.callback_metrics["train/accuracy"] == 0.5
+    assert run.callback_metrics["val/accuracy"] == 0.5
 
 
 def test_the_default_schedule_length_follows_the_run():
@@ -108,7 +109,41 @@ def test_plateau_schedules_work():
 
 def test_a_schedule_without_an_end_is_refused_before_training():
     with pytest.raises(InputError, match=r"lr_scheduler needs to know how long the run is"):
-        trainer(max_epochs=-1, max_steps=3).fit(classification(), digits())
+        trainer(max_epochs=-1).fit(classification(), digits())
+
+
+@pytest.mark.parametrize("options", [{"max_epochs": -1}, {"max_epochs": 100}, {"accumulate_grad_batches": 2}])
+def test_a_run_that_max_steps_ends_has_a_schedule_of_its_length(options):
+    model = classification()
+    trainer(max_steps=6, limit_val_batches=0, **{"max_epochs": 100, **options}).fit(model, digits())
+    # Three batches an epoch: 6 steps take 2 epochs, or 3 where two batches make a step and the third one too.
+    assert model.lr_schedulers().total == (3 if "accumulate_grad_batches" in options else 2)
+
+
+@pytest.mark.parametrize("options", [{"log_every_n_steps": 0}, {"barebones": True}])
+def test_logging_may_be_off(options):
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "num_sanity_val_steps")
+    run = trainer(max_epochs=1, **options, **(dict.fromkeys(off) if "barebones" in options else {}))
+    run.fit(classification(), digits())
+
+
+class WithContext(CrossEntropy):
+    """An objective whose context comes from a network that must not be trained through it."""
+
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.Linear(64, 10)
+
+    def context(self, images, labels):
+        return self.teacher(images.flatten(1))
+
+    def forward(self, logits, labels, context=None):
+        assert not context.requires_grad
+        return super().forward(logits, labels)
+
+
+def test_the_context_of_an_objective_has_no_gradient():
+    trainer(fast_dev_run=True).fit(classification(objective=WithContext()), digits())
 
 
 def test_convolutional_networks_are_channels_last_and_transformers_are_not():

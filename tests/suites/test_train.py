@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ids, trainer
-from settings import SETTINGS, VARIANTS
+from settings import SETTINGS, VARIANTS, classification, digits
 
 
 @pytest.mark.parametrize("setting", SETTINGS + VARIANTS, ids=ids)
@@ -91,3 +91,19 @@ def test_trains_with_the_trainers_options(setting, options):
     run = trainer(**{"max_epochs": 2, "callbacks": setting.callbacks(), **options})
     run.fit(model, setting.data())
     assert torch.isfinite(run.callback_metrics["train/loss"])
+
+
+def test_augmentation_changes_with_the_epoch_whatever_sampler_serves_it():
+    """`overfit_batches` replaces the sampler; the images it keeps serving are still augmented anew each epoch."""
+    model, seen = classification(), []
+    step = model.training_step
+
+    def watched(batch, batch_idx):
+        seen.append(batch[0].clone())
+        return step(batch, batch_idx)
+
+    model.training_step = watched
+    trainer(max_epochs=3, overfit_batches=1).fit(model, digits())
+    assert len(seen) == 3
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
