@@ -41,6 +41,8 @@ def default_callbacks(
     def missing(kind: type[Callback]) -> bool:
         return not any(isinstance(callback, kind) for callback in given)
 
+    if trainer.get("barebones"):
+        return []
     chosen: list[Callback] = []
     if trainer.get("enable_progress_bar") is not False and missing(ProgressBar):
         chosen.append(ImageProgressBar())

@@ -11,8 +11,8 @@ from torch.nn.parameter import is_lazy
 
 from ..modules.errors import InputError
 
-# Words and addresses that Lightning itself resolves.
-_KEYWORDS = ("best", "last", "hpc", "registry")
+# Words that Lightning itself resolves; "best" and "last" mean nothing before a run.
+_RESOLVED = ("hpc", "registry")
 
 
 def check_checkpoint(path: str, model: LightningModule) -> None:
@@ -21,7 +21,7 @@ def check_checkpoint(path: str, model: LightningModule) -> None:
     Raises:
         InputError: If the file is missing, is not a checkpoint, or holds the weights of another network.
     """
-    if path.startswith(_KEYWORDS) or "://" in path:
+    if path.partition(":")[0] in _RESOLVED or "://" in path:
         return
     if not Path(path).is_file():
         beside = sorted(str(file) for file in Path(path).parent.glob("*.ckpt"))

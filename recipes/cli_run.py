@@ -32,6 +32,9 @@ _IMPORTED = [getattr(package, name) for package in (recipes, callbacks, datamodu
 # What a model learns from the data: arguments of the one, attributes of the other.
 _LINKED = ("num_classes", "in_chans", "image_size")
 
+# Errors of Lightning and torch, of no class of their own, that what the user gave can cause.
+_USER_ERRORS = ("Early stopping conditioned on", "Error(s) in loading state_dict")
+
 _PLUGINS = "lightning_recipes.plugins"
 
 
@@ -52,8 +55,8 @@ def run(arguments: list[str]) -> None:
         cli.execute()
     except BaseException as error:
         cli.close()
-        if isinstance(error, MisconfigurationException):
-            raise InputError(str(error)) from error
+        if isinstance(error, MisconfigurationException) or str(error).startswith(_USER_ERRORS):
+            raise InputError(str(error)[:300]) from error
         raise
 
 
@@ -151,7 +154,7 @@ class RecipesCLI(LightningCLI):
         """Make the run folder, and send the loggers there that were given none."""
         settings = self.settings
         self.recipe = settings.clone()
-        if settings.trainer.fast_dev_run:
+        if settings.trainer.fast_dev_run or settings.trainer.barebones:
             return
         self.run_dir, self.created = make_run_dir(
             str(self.subcommand),

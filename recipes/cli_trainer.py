@@ -18,7 +18,7 @@ Format = Literal["safetensors", "torch_export", "onnx"]
 
 
 class RecipesTrainer(Trainer):
-    """Lightning's Trainer; its methods are the commands."""
+    """Lightning's Trainer, with one command more."""
 
     def export(
         self,

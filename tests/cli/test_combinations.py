@@ -120,6 +120,13 @@ def test_rhythm_of_validation(fitted, options, validations):
     assert torch.load(figures["last checkpoint"])["global_step"] == 10
 
 
+def test_early_stopping_on_what_is_not_logged(recipes):
+    result = recipes("fit TINY --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor val/lss")
+    assert result.code == 2
+    assert "metric `val/lss` which is not available" in result.error
+    assert "`val/loss`" in result.error
+
+
 def test_last_checkpoint_is_the_last_even_if_it_is_not_the_best(fitted):
     _, figures, _ = fitted("--trainer.max_epochs 3 --model.optimizer.lr 0")
     assert torch.load(figures["best checkpoint"])["global_step"] == 5

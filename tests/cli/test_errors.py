@@ -137,6 +137,7 @@ ON_THE_LINE = {
     "--data CIFAR10 --data.root nowhere": "CIFAR10 not found in nowhere: --data.download true fetches it",
     "--data ImageFolder --data.root nowhere": "no image folder at nowhere: unpack your images there as",
     "--ckpt_path nowhere.ckpt": "ckpt_path nowhere.ckpt is not a file",
+    "--ckpt_path last": "ckpt_path last is not a file",
     "-c": "-c needs the name of a recipe or a file",
     "-c .": ". is a folder: name a file in it",
     "-c digits/supervise": "no recipe or file 'digits/supervise'; did you mean digits/supervised",

@@ -132,6 +132,20 @@ def test_stranger_on_our_data(recipes, strangers):
     assert recipes("fit --model strangers.Stranger --data Digits --trainer.max_epochs 1").code == 0
 
 
+def test_checkpoint_of_another_model_that_builds_late(recipes, strangers):
+    trained = recipes("fit TINY --trainer.limit_train_batches 1")
+    result = recipes(f"test --model strangers.Stranger --data Digits --ckpt_path {trained.run}/checkpoints/last.ckpt")
+    assert result.code == 2
+    assert "loading state_dict for Stranger" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_barebones_writes_nothing(recipes, strangers):
+    result = recipes("fit --model strangers.WithOwnData --trainer.barebones true --trainer.max_epochs 1")
+    assert result.code == 0, result.err
+    assert list(Path.cwd().iterdir()) == []
+
+
 def test_model_with_its_own_data(recipes, strangers):
     assert recipes("fit --model strangers.WithOwnData --trainer.max_epochs 1").code == 0
 
