@@ -15,7 +15,9 @@ class FiniteLoss(Callback):
     """Ends a run whose training loss has become NaN or infinite, before a checkpoint of it is written.
 
     The loss is looked at on its own device at each step and read by the host only every ``every_n_steps`` steps, at
-    the end of each epoch, and before anything is saved, so the step does not wait for it.
+    the end of each epoch, and before anything is saved, so the step does not wait for it. A ``training_step`` that
+    returns no loss, as with manual optimization, is judged by the module's ``sample_losses`` if it has any, and else
+    by the weights alone, before they are saved.
 
     Args:
         every_n_steps: Steps between two readings by the host.
@@ -41,6 +43,8 @@ class FiniteLoss(Callback):
     ) -> None:
         """Note the step if its loss is not finite."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if loss is None:
+            loss = getattr(pl_module, "sample_losses", None)
         if not isinstance(loss, Tensor):
             return
         if self._first_bad is None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.data import extract_batch_size
+
+from ._batches import count_samples
 
 
 class RunSummary(Callback):
@@ -59,7 +60,7 @@ class RunSummary(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the samples."""
-        self._samples += extract_batch_size(batch)
+        self._samples += count_samples(batch)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Time validation apart from training."""

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_recipes.callbacks import FiniteLoss
 from lightning_recipes.modules.errors import RunError
+from lightning_recipes.modules.sample_weighting import SampleWeighting
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -134,3 +135,13 @@ def test_a_second_fit_starts_afresh():
     with pytest.raises(RunError):
         pl.Trainer(callbacks=[callback], **options).fit(Breaks(2), data)
     pl.Trainer(callbacks=[callback], **options).fit(Breaks(-1), data)
+
+
+def test_manual_optimization_is_judged_by_the_sample_losses_of_a_recipe():
+    class Recipe(SampleWeighting, Breaks):
+        def training_step(self, batch, batch_idx):
+            self.reduce(torch.ones(2) * (self.value if self.global_step == self.at else 1.0))
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(RunError, match="loss was not finite at step 4"):
+        fit(Recipe(4, form="manual"))

@@ -120,3 +120,23 @@ def test_bar_draws_on_a_terminal(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "images/s" in out
     assert "epoch 1/3" not in out
+
+
+class Graph:
+    """A batch that holds its tensor where nothing looks for it."""
+
+    def __init__(self, x):
+        self.x = x
+
+
+def test_batches_without_a_tensor_to_count_do_not_end_the_run(capsys):
+    class OfGraphs(Stranger):
+        def training_step(self, batch, batch_idx):
+            return self.layer(batch.x).square().mean()
+
+    graphs = DataLoader([Graph(torch.ones(4)), Graph(torch.zeros(4))], batch_size=None)
+    trainer(RunSummary("out"), ImageProgressBar()).fit(OfGraphs(), graphs)
+    assert json.loads(Path("out/summary.json").read_text())["samples"] == 0
+    out = capsys.readouterr().out
+    assert "epoch 3/3" in out
+    assert "images/s" not in out
