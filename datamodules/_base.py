@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -56,6 +57,8 @@ class ImageDataModule(LightningDataModule, ABC):
         mean: Mean of each channel, on the scale of [0, 1].
         std: Standard deviation of each channel, on the same scale.
         class_names: Name of each class, in the order of the labels.
+        preprocessing: How evaluation makes images of ``image_size`` from others: their shorter side is resized to
+            ``image_size / crop_pct`` by ``interpolation``, then the centre is cut out. Empty where all have that size.
         train_set: Training images, after ``setup("fit")``.
         val_set: Validation images, after ``setup("fit")`` or ``setup("validate")``.
         test_set: Test images, after ``setup("test")``.
@@ -72,6 +75,7 @@ class ImageDataModule(LightningDataModule, ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
+    preprocessing: Mapping[str, Any] = MappingProxyType({})
 
     _own_val = False
     """Whether the data comes with validation images, so that none are taken from the training part."""

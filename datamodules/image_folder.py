@@ -116,6 +116,10 @@ class ImageFolder(ImageDataModule):
         self.in_memory = in_memory
         self.predict_dir = predict_dir
         self.skip_corrupt = skip_corrupt
+        self.preprocessing = {
+            "crop_pct": 1.0 if in_memory else crop_pct,
+            "interpolation": "bicubic" if in_memory or interpolation == "random" else interpolation,
+        }
         if in_memory:
             self._train_transform = self._eval_transform = _resize(image_size, in_chans)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,18 @@ from .errors import InputError
 from .networks import create_network
 
 VERSION = 1
-_FACTS = ("name", "network_args", "num_classes", "in_chans", "image_size", "mean", "std", "class_names", "version")
+_FACTS = (
+    "name",
+    "network_args",
+    "num_classes",
+    "in_chans",
+    "image_size",
+    "mean",
+    "std",
+    "class_names",
+    "preprocessing",
+    "version",
+)
 # Arguments that say where the weights came from before training; a file brings its own.
 _SOURCES = ("pretrained", "checkpoint_path")
 
@@ -32,6 +43,7 @@ def save_network(
     mean: Sequence[float],
     std: Sequence[float],
     class_names: Sequence[str],
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a network's weights as safetensors, with the facts below in the file's metadata, each as JSON.
 
@@ -48,6 +60,8 @@ def save_network(
         mean: Mean of each channel, on the scale of [0, 1], that is subtracted from images.
         std: Standard deviation of each channel, on the same scale, that they are then divided by.
         class_names: Names of the classes, in the order of the logits.
+        preprocessing: How images of another size are made to fit before they are normalised; None or empty where all
+            have the right size.
     """
     facts = {
         "name": name,
@@ -58,6 +72,7 @@ def save_network(
         "mean": list(mean),
         "std": list(std),
         "class_names": list(class_names),
+        "preprocessing": dict(preprocessing or {}),
         "version": VERSION,
     }
     metadata = {key: json.dumps(value) for key, value in facts.items()}

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
-from ..modules.errors import InputError
+from ..modules.errors import InputError, RunError
 from ..modules.network_file import load_network, save_network
 
 Format = Literal["safetensors", "torch_export", "onnx"]
@@ -66,6 +66,8 @@ class RecipesTrainer(Trainer):
                 )
             with torch.no_grad():
                 difference = write(network, file, images, facts)
+            if difference is not None and not difference <= _TOLERANCE:
+                raise RunError(f"{file}, read back, gives logits that differ by {difference:.1e}: do not use it")
             checked = "" if difference is None else f", read back: outputs differ by {difference:.1e} at most"
             print(f"{file} ({file.stat().st_size / 1000:,.0f} kB{checked})")
 
@@ -82,6 +84,7 @@ def _facts(model: LightningModule, data: Any) -> dict[str, Any]:
         "mean": [float(value) for value in data.mean],
         "std": [float(value) for value in data.std],
         "class_names": [str(value) for value in data.class_names],
+        "preprocessing": dict(getattr(data, "preprocessing", {})),
     }
 
 
@@ -112,6 +115,9 @@ def _onnx(network: nn.Module, file: Path, images: Tensor, facts: dict[str, Any])
     program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
     program.save(file, external_data=False)
 
+
+# Largest difference between logits of the network and of what was read back.
+_TOLERANCE = 1e-3
 
 _WRITERS = {
     "safetensors": ("safetensors", _safetensors),

@@ -225,3 +225,25 @@ def test_it_can_be_chosen_on_the_command_line(tmp_path):
         datamodule = parser.instantiate(parser.parse_args([*arguments, "--data.mean", "[0.5,0.5,0.5]"])).data
     assert datamodule.batch_size == 8
     assert datamodule.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"crop_pct": 0.5, "interpolation": "random"}, {"crop_pct": 0.5, "interpolation": "bicubic"}),
+        ({"in_memory": True}, {"crop_pct": 1.0, "interpolation": "bicubic"}),
+    ],
+)
+def test_what_evaluation_does_to_an_image_can_be_repeated_from_preprocessing(tmp_path, arguments, expected):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 32, 3), dtype=np.uint8))
+    image.save(tmp_path / "train" / "a" / "0.png")
+    data = ImageFolder(str(tmp_path), image_size=16, num_workers=0, **arguments)
+    assert data.preprocessing == expected
+    side = round(16 / expected["crop_pct"])
+    whole = image.resize((side, round(side * 48 / 32)), Image.Resampling.BICUBIC)
+    left, top = (whole.width - 16) // 2, (whole.height - 16) // 2
+    by_hand = np.asarray(whole.crop((left, top, left + 16, top + 16))).transpose(2, 0, 1)
+    difference = data._eval_transform(image).numpy().astype(int) - by_hand
+    # The cut before or after resizing rounds its edges otherwise.
+    assert np.abs(difference[:, 2:-2, 2:-2]).max() <= (0 if not arguments.get("in_memory") else 2)

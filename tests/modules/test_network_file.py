@@ -14,6 +14,7 @@ FACTS = {
     "mean": [0.5],
     "std": [0.25],
     "class_names": ["a", "b", "c"],
+    "preprocessing": {"crop_pct": 0.875, "interpolation": "bicubic"},
 }
 
 
