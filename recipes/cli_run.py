@@ -15,6 +15,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from .. import callbacks, datamodules, recipes
 from ..modules.errors import InputError
@@ -193,6 +194,9 @@ class RecipesCLI(LightningCLI):
     def execute(self) -> None:
         """Run the command."""
         command = str(self.subcommand)
+        if self.datamodule is not None and is_overridden("state_dict", self.datamodule):
+            # Lightning knows loaders that go on within an epoch, but not data modules.
+            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
         if self.settings.ckpt_path:
             check_checkpoint(self.settings.ckpt_path, self.model)
         elif command != "fit":
