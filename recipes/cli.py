@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:  # before a run had anything to save; later ones are the run's own
+        print("interrupted", file=sys.stderr)
+        return 1
 
 
 def _front(arguments: list[str]) -> int:

@@ -42,8 +42,11 @@ def check(recipes: list[str]) -> int:
 
 
 def _problems(name: str) -> list[str]:
-    path = resolve(name).resolve()
-    content = cli_configs.load(name, path)
+    try:
+        path = resolve(name).resolve()
+        content = cli_configs.load(name, path)
+    except InputError as error:
+        return [str(error)]
     base = [] if cli_configs.is_complete(content) else ["--config", str(resolve(_BASE))]
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as folder:

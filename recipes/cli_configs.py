@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ def resolve(arguments: list[str]) -> tuple[list[str], dict[str, Path]]:
     words = iter(arguments[1:])
     for word in words:
         option, separator, name = word.partition("=")
+        if re.match(r"-c[^=-]", word):
+            raise InputError(f"write -c {word[2:]}, with a space")
         if option not in ("-c", "--config"):
             others.append(word)
             continue

@@ -70,6 +70,11 @@ class RecipesParser(LightningArgumentParser):
             return self._refused(f"unknown option {word}", word, near=near)
         if match := re.search(r"Option '(\w+)[\w.]*' is not accepted", message):
             return self._refused_argument(key, match[1], _owner(message, match.start()))
+        if match := re.search(r"a callable class: the following arguments are required: (.*)", message):
+            name = re.findall(r"class_path='([\w.]+)'", message[match.start() :])[0].rpartition(".")[2]
+            return InputError(f"{key}: {name} needs {match[1]}{_origin(self._place(key, name))}")
+        if match := re.search(r"Multiple subclasses with name (\w+)\. .*: ([\w., ]+)\.", message):
+            return InputError(f"{key}: there are several classes {match[1]}, give one by its full name: {match[2]}")
         if match := re.search(r"class_path '([\w.]+)':\s+the following arguments are required: (.*)", message):
             name = match[1].rpartition(".")[2]
             # Not a value to take out, so no place.

@@ -127,6 +127,8 @@ class RecipesCLI(LightningCLI):
         settings = self.settings
         if settings.name is None:
             settings.name = "+".join(map(cli_configs.run_name, self.configs)) or "unnamed"
+        if ".." in Path(settings.name).parts or Path(settings.name).is_absolute():
+            raise InputError(f"name {settings.name} would leave the folder of runs; --run_dir names a folder elsewhere")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: a checkpoint's hyper-parameters must not beat the files and the command line."""

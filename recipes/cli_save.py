@@ -52,4 +52,5 @@ class SaveRecipe(Callback):
             key: content[key] for key in ("name", "seed_everything", "model", "data", "trainer") if key in content
         }
         body = yaml.safe_dump(recipe, sort_keys=False)
-        return f"# Complete recipe of one run, which was: {self.command}\n{body}"
+        command = " ".join(self.command.split())  # an argument of several lines would end the comment
+        return f"# Complete recipe of one run, which was: {command}\n{body}"

@@ -1,6 +1,7 @@
 """What the user gave cannot be used: one short message with the thing, the place and the way out, and no trace."""
 
 import pytest
+from lightning_recipes.recipes.cli import main
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -175,3 +176,26 @@ def test_folder_the_user_had_is_left_alone(recipes, tmp_path, options):
     for folder in (tmp_path, tmp_path / "empty"):
         assert recipes(f"fit TINY --run_dir {folder} {options}").code == 2
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "precious"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.lr_scheduler=StepLR"], "model.lr_scheduler: StepLR needs step_size"),
+        (["--model.lr_scheduler=ReduceLROnPlateau"], "several classes ReduceLROnPlateau, give one by its full name"),
+        (["--name=../elsewhere"], "name ../elsewhere would leave the folder of runs"),
+        (["-cema"], "write -c ema, with a space"),
+    ],
+)
+def test_one_line_says_what_to_write_instead(options, message, capsys):
+    assert main(["fit", "-c", "digits/supervised", *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) <= 2
+
+
+def test_check_goes_on_after_a_name_it_does_not_know(capsys):
+    assert main(["check", "nowhere", "digits/supervised"]) == 2
+    out = capsys.readouterr().out
+    assert "nowhere: 1 problem" in out
+    assert "digits/supervised: ok" in out
