@@ -13,10 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    """The rows of ``results/<name>.csv``, none if there is no such file."""
+    """The rows of ``results/<name>.csv``."""
     path = ROOT / "results" / f"{name}.csv"
-    if not path.exists():
-        return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 

@@ -1,0 +1,19 @@
+"""Every technique goes with every other: the model of one row with the callbacks and the data of another."""
+
+import itertools
+
+import pytest
+import torch
+from helpers import trainer
+from settings import SETTINGS, VARIANTS
+
+PAIRS = list(itertools.product(SETTINGS + VARIANTS, SETTINGS))
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS, ids=[f"{one.name}-{other.name}" for one, other in PAIRS])
+def test_rows_combine(one, other):
+    callbacks = one.callbacks() + (other.callbacks() if other is not one else [])
+    run = trainer(max_epochs=2, callbacks=callbacks)
+    run.fit(one.model(), other.data())
+    assert torch.isfinite(run.callback_metrics["train/loss"])
+    assert run.current_epoch == 2
