@@ -22,7 +22,7 @@ from ..modules.errors import InputError
 from . import cli_configs
 from .cli_callbacks import default_callbacks, default_loggers
 from .cli_checkpoint import check_checkpoint
-from .cli_parser import RecipesParser, defaults
+from .cli_parser import RecipesParser
 from .cli_run_folder import make_run_dir, remove_unstarted
 from .cli_save import SaveRecipe
 from .cli_trainer import RecipesTrainer
@@ -115,11 +115,19 @@ class RecipesCLI(LightningCLI):
         def value(data: Any) -> Any:
             given = self.settings.get(f"model.init_args.{key}")
             known = getattr(data, key, given)
-            if given is not None and given not in (known, defaults(self.settings.model.class_path).get(key)):
+            if given is not None and given != known and self._is_given(key):
                 rank_zero_warn(f"model.{key} {given} is replaced by {known}, the {key} of {type(data).__name__}")
             return known
 
         return value
+
+    def _is_given(self, key: str) -> bool:
+        """Whether the user gave an argument of the model, on the command line or in a file."""
+        models = [cli_configs.load(name, path).get("model") for name, path in self.configs.items()]
+        in_files = [model.get("init_args") or {} for model in models if isinstance(model, dict)]
+        return any(re.match(rf"--model\.(init_args\.)?{key}\b", word) for word in self.arguments) or any(
+            key in arguments for arguments in in_files
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given to this object and not those of the process."""

@@ -98,6 +98,13 @@ def test_model_learns_classes_channels_and_size_from_the_data(recipes):
     assert not [text for text in result.warnings if "replaced" in text]
 
 
+def test_value_that_differs_is_warned_of_even_where_it_is_the_models_default(recipes):
+    result = recipes("fit TINY --trainer.limit_train_batches 1 --model.in_chans 3")
+    assert [text for text in result.warnings if "replaced" in text] == [
+        "model.in_chans 3 is replaced by 1, the in_chans of Digits"
+    ]
+
+
 def test_value_that_differs_from_the_data_is_replaced_with_a_warning(recipes):
     result = recipes("fit TINY --trainer.limit_train_batches 1 --model.num_classes 3 --model.in_chans 1")
     assert result.code == 0
