@@ -59,7 +59,7 @@ def test_every_problem_of_a_file_is_found_at_once(recipes, tmp_path):
 def test_name_that_is_not_shipped(recipes):
     result = recipes("check nowhere")
     assert result.code == 2
-    assert "no recipe or file 'nowhere'" in result.error
+    assert "no recipe or file 'nowhere'" in result.out
 
 
 @pytest.mark.parametrize("overlay", cli_catalog.names("overlays"))
