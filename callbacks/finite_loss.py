@@ -14,8 +14,8 @@ from ..modules.errors import RunError
 class FiniteLoss(Callback):
     """Ends a run whose training loss has become NaN or infinite, before a checkpoint of it is written.
 
-    The loss is looked at on its own device at each step and read by the host only every ``every_n_steps`` steps, at
-    the end of each epoch, and before anything is saved, so the step does not wait for it. A ``training_step`` that
+    Losses are kept on their device and looked at together every ``every_n_steps`` steps, at the end of each epoch, and
+    before anything is saved, so a step neither computes anything for it nor waits. A ``training_step`` that
     returns no loss, as with manual optimization, is judged by the module's ``sample_losses`` if it has any, and else
     by the weights alone, before they are saved.
 
@@ -28,11 +28,11 @@ class FiniteLoss(Callback):
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
-        self._first_bad: Tensor | None = None
+        self._losses: dict[int, Tensor] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run."""
-        self._first_bad = None
+        self._losses = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count as the logs do: the first step is 0."""
@@ -41,16 +41,16 @@ class FiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the step if its loss is not finite."""
+        """Keep the loss."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if loss is None:
             loss = getattr(pl_module, "sample_losses", None)
         if not isinstance(loss, Tensor):
             return
-        if self._first_bad is None:
-            self._first_bad = torch.full((), torch.inf, device=loss.device)
-        finite = torch.isfinite(loss.detach()).all()
-        self._first_bad = torch.where(finite, self._first_bad, self._first_bad.clamp(max=self._step))
+        # Micro-batches of one step share its number; a loss that is not finite must not be hidden by a later one.
+        loss = loss.detach().sum() if loss.ndim else loss.detach()
+        known = self._losses.get(self._step)
+        self._losses[self._step] = loss if known is None else known + loss
         if trainer.global_step % self.every_n_steps == 0:
             self._check(trainer)
 
@@ -70,8 +70,13 @@ class FiniteLoss(Callback):
             raise self._error(trainer, f"weights are not finite after step {trainer.global_step - 1}")
 
     def _check(self, trainer: Trainer) -> None:
-        if self._first_bad is not None and torch.isfinite(self._first_bad):
-            raise self._error(trainer, f"the training loss was not finite at step {int(self._first_bad)}")
+        losses, self._losses = self._losses, {}
+        if not losses:
+            return
+        finite = torch.stack(list(losses.values())).isfinite().tolist()
+        if not all(finite):
+            step = list(losses)[finite.index(False)]
+            raise self._error(trainer, f"the training loss was not finite at step {step}")
 
     @staticmethod
     def _error(trainer: Trainer, problem: str) -> RunError:

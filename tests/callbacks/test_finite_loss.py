@@ -145,3 +145,14 @@ def test_manual_optimization_is_judged_by_the_sample_losses_of_a_recipe():
 
     with pytest.raises(RunError, match="loss was not finite at step 4"):
         fit(Recipe(4, form="manual"))
+
+
+def test_one_bad_part_of_an_accumulated_step_is_found():
+    class Once(Breaks):
+        def training_step(self, batch, batch_idx):
+            loss = self.layer(batch[0]).square().mean()
+            # Its gradient is zero, so that the weights stay finite.
+            return loss + torch.tensor(torch.nan) if (self.global_step, batch_idx) == (1, 2) else loss
+
+    with pytest.raises(RunError, match="loss was not finite at step 1"):
+        fit(Once(-1), accumulate_grad_batches=2)
