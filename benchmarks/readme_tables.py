@@ -34,7 +34,9 @@ def accuracies() -> str:
             *(row["seeds"], row["epochs"], f"{int(row['samples']):,}", f"{float(row['cpu_s']):,.0f}"),
             *(row["hardware"], row["commit"]),
         ]
-        for row in rows("digits") + rows("cifar10")
+        for path in sorted((ROOT / "results").glob("*.csv"), reverse=True)
+        for row in rows(path.stem)
+        if "test_accuracy_mean" in row
     ]
     header = ["recipe", "test accuracy", "seeds", "epochs", "samples", "CPU seconds", "hardware", "commit"]
     return table(header, body)
