@@ -61,7 +61,7 @@ def speed() -> str:
             f"`recipes fit`, {network}",
             f"{float(row['recipes_cpu_ms_per_step']):.1f} CPU ms a step",
             f"bare PyTorch loop: {float(row['bare_cpu_ms_per_step']):.1f} CPU ms a step",
-            f"{row['ratio']} x the time",
+            f"{row['ratio']} ({row['ratio_min']} to {row['ratio_max']}) x the time",
             f"`{row['command']}`",
         ]
         for network, row in steps.items()
