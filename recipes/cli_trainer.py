@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,15 +104,17 @@ def _torch_export(network: nn.Module, file: Path, images: Tensor, facts: dict[st
 def _onnx(network: nn.Module, file: Path, images: Tensor, facts: dict[str, Any]) -> None:
     if not find_spec("onnxscript"):
         raise InputError("format onnx needs the extra: pip install 'lightning-recipes[onnx]'")
-    program = torch.onnx.export(
-        network,
-        (images,),
-        dynamo=True,
-        verbose=False,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-    )
+    # Older exporters print what they rewrote.
+    with contextlib.redirect_stdout(io.StringIO()):
+        program = torch.onnx.export(
+            network,
+            (images,),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
     assert program is not None
     program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
     program.save(file, external_data=False)
