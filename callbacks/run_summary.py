@@ -25,6 +25,9 @@ class RunSummary(Callback):
     Figures of one process, but for the samples, which are those of all. In a resumed run best and last are those of
     the whole run, everything else that of the part since then.
 
+    A module or callback adds figures of its own by a method ``run_figures(*, seconds_per_sample) -> dict``, which is
+    told the wall seconds of training that one sample took.
+
     Args:
         dirpath: Folder of ``summary.json``.
         test: Command that measures the best checkpoint, printed with ``--ckpt_path FILE`` after it.
@@ -97,6 +100,10 @@ class RunSummary(Callback):
             # Kilobytes everywhere but on macOS.
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
         checkpoints = trainer.checkpoint_callback
+        training = max(1e-9, wall - self._validation)
+        for part in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
+            if hasattr(part, "run_figures"):
+                figures |= part.run_figures(seconds_per_sample=training / max(1, samples))
         return figures | {
             "trained parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
             "epochs": trainer.current_epoch,
@@ -104,7 +111,7 @@ class RunSummary(Callback):
             "samples": samples,
             "wall seconds": round(wall, 3),
             "cpu seconds": round(_cpu_seconds() - self._cpu, 3),
-            "training samples per second": round(samples / max(1e-9, wall - self._validation), 1),
+            "training samples per second": round(samples / training, 1),
             "peak memory MiB": round(memory, 1),
             "best checkpoint": _near(getattr(checkpoints, "best_model_path", None)),
             "last checkpoint": _near(getattr(checkpoints, "last_model_path", None)),

@@ -15,7 +15,14 @@ from torch.utils.data import DataLoader
 
 from ..modules.augmentation import normalize, random_crop_flip, random_cutout, transform_each
 from ..modules.errors import InputError
-from ..modules.sampling import EpochSampler, epoch_generator, noisy_labels, run_seed, stratified_choice
+from ..modules.sampling import (
+    EpochSampler,
+    epoch_generator,
+    noisy_labels,
+    run_position,
+    run_seed,
+    stratified_choice,
+)
 from ._datasets import RANDOM_LIMIT, EpochDataset, MemoryImages
 
 
@@ -292,16 +299,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """The epoch in progress and how many of its samples all processes together have read."""
         if self.trainer is None:
             return {}
-        loop = self.trainer.fit_loop
-        epoch: Any = loop.epoch_progress.current
-        batches: Any = loop.epoch_loop.batch_progress.current
-        # Lightning counts a batch as processed before `on_train_batch_end`, where checkpoints are written.
-        if epoch.ready == epoch.processed:
-            return {"epoch": epoch.processed, "samples": 0}
-        if batches.processed >= self.trainer.num_training_batches:
-            return {"epoch": epoch.processed + 1, "samples": 0}
-        samples = batches.processed * self.batch_size * self.trainer.world_size
-        return {"epoch": epoch.processed, "samples": samples}
+        epoch, batches = run_position(self.trainer)
+        return {"epoch": epoch, "samples": batches * self.batch_size * self.trainer.world_size}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Let the next training loader go on where the checkpoint was written."""

@@ -35,7 +35,7 @@ class Mixing:
         self.num_classes = num_classes
         self._mixup = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, prob=probability, label_smoothing=0.0)
 
-    def __call__(self, images: Tensor, labels: Tensor, *, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, *, key: tuple[int, ...]) -> tuple[Tensor, Tensor, float]:
         """Mix a batch.
 
         Args:
@@ -44,7 +44,8 @@ class Mixing:
             key: Non-negative integers that the draw depends on, e.g. ``(seed, epoch, batch, rank)``.
 
         Returns:
-            Mixed images and class probabilities ``(N, C)``.
+            Mixed images, class probabilities ``(N, C)``, and the share of sample i in image i; that of sample N-1-i
+            is the rest.
         """
         images = images.clone()  # timm mixes in place, and a data module may serve views of its memory
         with isolated_rng(derived_seed(*key)):
@@ -52,4 +53,9 @@ class Mixing:
             ratio = self._mixup._mix_batch(images)
         probabilities = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes)
         probabilities = probabilities.to(images.dtype)
-        return images, probabilities * ratio + probabilities.flip(0) * (1 - ratio)
+        return images, mirror_blend(probabilities, ratio), ratio
+
+
+def mirror_blend(values: Tensor, ratio: float) -> Tensor:
+    """Blend each of N values with that of the mirrored place, as `Mixing` blends images; shape ``(N, …)``."""
+    return values * ratio + values.flip(0) * (1 - ratio) if ratio < 1 else values

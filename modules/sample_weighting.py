@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .mixing import mirror_blend
+
 
 class SampleWeighting:
     """Mixed into every recipe: turns per-sample losses into the scalar to minimise.
@@ -18,11 +20,14 @@ class SampleWeighting:
     sample_losses: Tensor | None = None
     """Detached, unweighted losses ``(N,)`` of the last batch."""
 
-    def reduce(self, losses: Tensor) -> Tensor:
+    def reduce(self, losses: Tensor, *, mixing_ratio: float = 1.0) -> Tensor:
         """Weighted mean of per-sample losses, divided by N and not by the sum of the weights.
 
         Args:
-            losses: One loss per sample, shape ``(N,)``.
+            losses: One loss per image, shape ``(N,)``.
+            mixing_ratio: Share of sample i in image i where images were mixed with those of the mirrored places
+                (`modules.mixing.Mixing`). An image then weighs what its two samples do, each by its share, and the
+                loss of a sample is that of its two images, each by its share.
 
         Returns:
             A scalar.
@@ -32,12 +37,12 @@ class SampleWeighting:
         """
         if losses.ndim != 1:
             raise ValueError(f"losses must have shape (N,), one per sample, but got {tuple(losses.shape)}")
-        self.sample_losses = losses.detach()
+        self.sample_losses = mirror_blend(losses.detach(), mixing_ratio)
         if self.sample_weights is not None:
             if self.sample_weights.shape != losses.shape:
                 raise ValueError(
                     f"sample_weights has shape {tuple(self.sample_weights.shape)}"
                     f" but the batch has {len(losses)} losses"
                 )
-            losses = losses * self.sample_weights
+            losses = losses * mirror_blend(self.sample_weights, mixing_ratio)
         return losses.mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import Iterator, Sized
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
@@ -65,7 +67,7 @@ class EpochSampler(DistributedSampler):
     def resume_at(self, epoch: int, samples: int) -> None:
         """Start at ``epoch``, leaving out the first ``samples`` that each process has read already."""
         self.resume = (epoch, samples)
-        self.set_epoch(epoch)
+        EpochSampler.set_epoch(self, epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration reads."""
@@ -74,12 +76,36 @@ class EpochSampler(DistributedSampler):
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(self.epoch)  # type: ignore
 
+    def share(self, order: Tensor) -> Tensor:
+        """The part of an epoch's order that this process reads; shorter or longer than a W-th as ``drop_last`` says."""
+        total = self.share_size(len(order)) * self.num_replicas
+        order = order.repeat(-(-total // max(1, len(order))))[:total] if total > len(order) else order[:total]
+        return order[self.rank :: self.num_replicas]
+
+    def share_size(self, size: int) -> int:
+        """Samples that each process reads of an epoch of ``size``."""
+        return size // self.num_replicas if self.drop_last else -(-size // self.num_replicas)
+
     def __iter__(self) -> Iterator[int]:
-        order = self.order(self.epoch)
-        order = order.repeat(-(-self.total_size // max(1, len(order))))[: self.total_size]
-        mine = order[self.rank : self.total_size : self.num_replicas]
         epoch, samples = self.resume
-        return iter(mine[samples if self.epoch == epoch else 0 :].tolist())
+        mine = self.share(self.order(self.epoch))[samples if self.epoch == epoch else 0 :]
+        # In pieces, as a list of Python integers takes many times the memory of the tensor.
+        return itertools.chain.from_iterable(piece.tolist() for piece in mine.split(_PIECE))
+
+
+_PIECE = 1024
+
+
+def run_position(trainer: Trainer) -> tuple[int, int]:
+    """The epoch in progress and how many of its batches are done, as a checkpoint written now must say."""
+    loop = trainer.fit_loop
+    epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+    # Lightning counts a batch as processed before `on_train_batch_end`, where checkpoints are written.
+    if epoch.ready == epoch.processed:
+        return epoch.processed, 0
+    if batches.processed >= trainer.num_training_batches:
+        return epoch.processed + 1, 0
+    return epoch.processed, batches.processed
 
 
 def run_seed() -> int:
@@ -146,6 +172,28 @@ def stratified_choice(labels: Tensor, share: float | int, generator: torch.Gener
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     chosen[by_class[place < wanted[labels[by_class]]]] = True
     return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
+
+
+def uniform_subset(size: int, keep: int, generator: torch.Generator) -> Tensor:
+    """Mark ``keep`` of ``size`` at random, each subset being equally likely, without a permutation of all.
+
+    Args:
+        size: Number of items.
+        keep: Number to mark, in [0, size].
+        generator: Source of randomness.
+
+    Returns:
+        bool, shape ``(size,)``.
+    """
+    # numpy draws and corrects several times faster than torch on a CPU.
+    source = np.random.Generator(np.random.SFC64(int(torch.randint(2**63 - 1, (), generator=generator))))
+    marked = source.integers(2**16, size=size, dtype=np.uint16) < round(2**16 * keep / max(1, size))
+    # Independent draws give about the right number; whichever subset they gave, it was as likely as any of its size,
+    # and so it stays if the surplus is taken off, or what is missing is put on, at random.
+    surplus = int(np.count_nonzero(marked)) - keep
+    pool = np.flatnonzero(marked if surplus > 0 else ~marked)
+    marked[source.choice(pool, abs(surplus), replace=False, shuffle=False)] = surplus < 0
+    return torch.from_numpy(marked)
 
 
 def noisy_labels(labels: Tensor, share: float, num_classes: int, generator: torch.Generator) -> Tensor:

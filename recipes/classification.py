@@ -146,11 +146,12 @@ class Classification(SampleWeighting, LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch, as a scalar."""
         images, labels = self._checked(batch, "train")
+        ratio = 1.0
         if self.mixing is not None:
             key = (run_seed(), self.current_epoch, batch_idx, self.global_rank)
-            images, labels = self.mixing(images, labels, key=key)
+            images, labels, ratio = self.mixing(images, labels, key=key)
         logits, losses = self._losses(images, labels)
-        loss = self.reduce(losses)
+        loss = self.reduce(losses, mixing_ratio=ratio)
         accuracy = (logits.detach().argmax(1) == _classes(labels)).float().mean()
         values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
         self._means.update(values, len(images))

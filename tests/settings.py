@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning_recipes.callbacks import InfoBatch
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.networks import create_network
@@ -38,6 +39,7 @@ class Setting:
         callbacks: Builds the technique's callbacks.
         ddp_equals_single: Whether two processes compute what one does on the joint batch: no batch statistics, no
             mixing of samples, no random numbers per process.
+        selects_samples: Whether it chooses the training samples, which only one technique of a run can.
     """
 
     name: str
@@ -45,15 +47,24 @@ class Setting:
     data: Callable[..., LightningDataModule] = digits
     callbacks: Callable[[], list[Callback]] = field(default=list)
     ddp_equals_single: bool = True
+    selects_samples: bool = False
 
 
 SETTINGS = [
     Setting("supervised", model=lambda: classification(objective=CrossEntropy(label_smoothing=0.1))),
+    Setting("infobatch", callbacks=lambda: [InfoBatch(delta=1.0)], selects_samples=True),
 ]
 
 # Further ways to run a technique that the suites put through the same tests, but that have no recipe of their own.
 VARIANTS = [
     Setting("mixing", model=lambda: classification(mixup=0.8, cutmix=1.0), ddp_equals_single=False),
     Setting("step schedule", model=lambda: classification(lr_interval="step")),
+    Setting(
+        "pruned mixing and steps",
+        model=lambda: classification(mixup=0.8, lr_interval="step"),
+        callbacks=lambda: [InfoBatch(delta=0.7)],
+        ddp_equals_single=False,
+        selects_samples=True,
+    ),
     Setting("dropout", model=lambda: classification(dropout=0.5), ddp_equals_single=False),
 ]

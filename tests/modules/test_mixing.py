@@ -14,17 +14,17 @@ def batch(size=6):
 @pytest.mark.parametrize("size", [6, 7])
 def test_mixup_blends_images_and_labels_by_the_same_ratio(size):
     images, labels = batch(size)
-    mixed, probabilities = Mixing(size, mixup=1.0)(images, labels, key=(0, 0))
-    ratio = probabilities[0, 0]
+    mixed, probabilities, ratio = Mixing(size, mixup=1.0)(images, labels, key=(0, 0))
     assert 0 < ratio < 1
-    torch.testing.assert_close(probabilities[0, size - 1], 1 - ratio)
+    torch.testing.assert_close(probabilities[0, 0], torch.tensor(ratio, dtype=torch.float32))
+    torch.testing.assert_close(probabilities[0, size - 1], torch.tensor(1 - ratio, dtype=torch.float32))
     torch.testing.assert_close(mixed[:, 0, 0, 0], ratio * labels + (1 - ratio) * labels.flip(0))
     torch.testing.assert_close(probabilities.sum(1), torch.ones(size))
 
 
 def test_cutmix_labels_follow_the_area_of_the_box():
     images, labels = batch()
-    mixed, probabilities = Mixing(6, cutmix=1.0)(images, labels, key=(3,))
+    mixed, probabilities, _ = Mixing(6, cutmix=1.0)(images, labels, key=(3,))
     kept = (mixed[0] == 0).float().mean()
     assert 0 < kept < 1
     torch.testing.assert_close(probabilities[0, 0], kept)
@@ -57,9 +57,10 @@ def test_soft_labels_are_mixed_too():
 
 def test_probability_zero_mixes_nothing():
     images, labels = batch()
-    mixed, probabilities = Mixing(6, mixup=1.0, probability=0.0)(images, labels, key=(0,))
+    mixed, probabilities, ratio = Mixing(6, mixup=1.0, probability=0.0)(images, labels, key=(0,))
     assert torch.equal(mixed, images)
     assert torch.equal(probabilities, torch.eye(6))
+    assert ratio == 1
 
 
 @pytest.mark.parametrize(("arguments", "word"), [({"mixup": -1}, "mixup"), ({"probability": 2}, "mix_probability")])

@@ -25,6 +25,16 @@ def test_callbacks_read_the_losses_unweighted_and_detached():
     assert losses.grad.tolist() == [1, 1.5]
 
 
+def test_a_mixed_image_weighs_what_its_samples_do_and_a_sample_is_scored_by_both_its_images():
+    recipe = SampleWeighting()
+    recipe.sample_weights = torch.tensor([2.0, 1.0, 1.0, 0.0])
+    loss = recipe.reduce(torch.tensor([1.0, 2.0, 3.0, 4.0]), mixing_ratio=0.75)
+    # Pairs are (0, 3) and (1, 2); weights 1.5, 1, 1, 0.5.
+    assert loss == (1.5 + 2 + 3 + 2) / 4
+    assert recipe.sample_losses is not None
+    assert recipe.sample_losses.tolist() == [1.75, 2.25, 2.75, 3.25]
+
+
 def test_a_scalar_loss_is_refused():
     with pytest.raises(ValueError, match=r"losses must have shape \(N,\), one per sample, but got \(\)"):
         SampleWeighting().reduce(torch.tensor(1.0))

@@ -41,7 +41,8 @@ def together(tmp_path_factory):
 @pytest.mark.parametrize("setting", SETTINGS + VARIANTS, ids=ids)
 def test_both_processes_end_with_the_same_weights(setting, together):
     first, second = (torch.load(together / f"{setting.name}-{rank}.pt") for rank in range(2))
-    assert first["steps"] == second["steps"] == 6
+    assert first["steps"] == second["steps"]
+    assert first["steps"] <= 6 if setting.selects_samples else first["steps"] == 6
     assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
 
 
@@ -52,6 +53,7 @@ def test_two_processes_equal_one_on_the_joint_batch(setting, together):
     run = trainer(max_epochs=2, callbacks=setting.callbacks())
     run.fit(model, setting.data(batch_size=32))
     result = torch.load(together / f"{setting.name}-0.pt")
+    assert result["steps"] == run.global_step
     for name, value in weights(model).items():
         # Sums are taken in another order.
         torch.testing.assert_close(result["weights"][name], value, rtol=1e-4, atol=1e-6)

@@ -17,7 +17,7 @@ def test_resumed_anywhere_equals_uninterrupted(setting, tmp_path):
     assert any(not torch.equal(start[name], expected[name]) for name in start)
 
     points = sorted(tmp_path.glob("*.ckpt"))
-    assert len(points) == 3 * (3 + 1 + 1)
+    assert len(points) == run.global_step + 3 * (1 + 1)
     different = []
     for point in points:
         torch.manual_seed(123)  # whatever the new process happened to be seeded with

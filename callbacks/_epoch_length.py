@@ -1,0 +1,68 @@
+"""Keeps Lightning's counts right when epochs differ in length."""
+
+from __future__ import annotations
+
+import math
+
+from lightning.pytorch import LightningModule, Trainer
+
+
+def limited(batches: int, trainer: Trainer) -> int:
+    """Batches that are read of an epoch of ``batches``, at least one."""
+    limit = trainer.limit_train_batches
+    return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+
+
+def set_epoch_length(trainer: Trainer, batches: int) -> None:
+    """Tell the training loop how many batches the epoch that begins has.
+
+    Lightning reads the length once, when it sets up the data. An epoch that turns out shorter would end without
+    validation, and a run resumed in a short epoch would cut all later ones to its length.
+    """
+    loop = trainer.fit_loop
+    loader, fetcher = loop._combined_loader, loop._data_fetcher
+    assert loader is not None and fetcher is not None
+    loop.max_batches = batches
+    loader.limits = [batches]
+    if fetcher.length is not None:
+        fetcher.length = batches
+    interval = trainer.val_check_interval
+    if isinstance(interval, float):
+        trainer.val_check_batch = max(1, int(batches * interval))
+    elif isinstance(interval, int) and trainer.check_val_every_n_epoch is not None:
+        trainer.val_check_batch = min(interval, batches)
+
+
+def catch_up_schedules(trainer: Trainer, pl_module: LightningModule, *, batch: int, batches: int, full: int) -> None:
+    """Step schedules that count optimizer steps as often as in an epoch with every sample, spread over this one.
+
+    Schedules are made for the steps of a run with all samples (`Trainer.estimated_stepping_batches`). In a shorter
+    run they would stop early, so the steps that are saved are added where they fall: the rate depends on the share of
+    the epoch that is done, as in the paper's own code.
+
+    Args:
+        trainer: The trainer, after the batch.
+        pl_module: Its ``lr_scheduler_step`` is used.
+        batch: Batches done in this epoch, from 1.
+        batches: Batches in this epoch.
+        full: Batches in an epoch with every sample.
+    """
+    if batches == full or not pl_module.automatic_optimization:
+        return
+    every = trainer.accumulate_grad_batches
+    if batch % every and batch != batches:
+        return
+    if 0 < trainer.max_steps < math.ceil(full / every) * max(trainer.max_epochs or 0, 0) or trainer.max_epochs == -1:
+        return  # the number of optimizer steps ends the run, so schedules are as long as that
+    for config in trainer.lr_scheduler_configs:
+        if config.interval != "step" or config.reduce_on_plateau or batch % config.frequency:
+            continue
+
+        def steps(done: int, of: int, frequency: int = config.frequency) -> int:
+            """Scheduler steps in the first batches of an epoch."""
+            ends_short = done == of and bool(done % every) and not done % frequency
+            return done // math.lcm(every, frequency) + ends_short
+
+        total, here, done = steps(full, full), steps(batches, batches), steps(batch, batches)
+        for _ in range(done * total // here - (done - 1) * total // here - 1):
+            pl_module.lr_scheduler_step(config.scheduler, None)

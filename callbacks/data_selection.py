@@ -1,0 +1,500 @@
+"""Selection of training samples, epoch by epoch, for anybody's LightningModule."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from ..modules.errors import InputError
+from ..modules.sample_weighting import SampleWeighting
+from ..modules.sampling import epoch_generator, run_position, run_seed
+from ._epoch_length import catch_up_schedules, limited, set_epoch_length
+from ._histogram import log_histogram
+from ._selection_sampler import SelectionSampler, take_over
+
+
+@dataclass
+class _Plan:
+    """What is read in an epoch."""
+
+    epoch: int
+    first_step: int
+    """Optimizer steps done before it."""
+    kept: int
+    """Samples selected."""
+    order: Tensor
+    """Indices in the order all processes together read them, ending in repeats where the numbers require it."""
+    weights: Tensor | None
+    """Their weights, or None if all are 1; 0 for repeats."""
+
+
+class DataSelection(Callback):
+    """Base of the callbacks that choose which samples an epoch trains on, and how much each weighs.
+
+    A rule is a subclass with a :meth:`decide`. Everything else is here: the training loader's sampler is replaced,
+    per-sample losses become scores, and Lightning's validation, progress bar and step-wise schedules follow the
+    changed length of the epochs. Data set, collate function and batches stay as they are.
+
+    What it needs:
+
+    - *one map-style training loader*, with batches by ``batch_size`` and an own sampler no other than random,
+      sequential or distributed;
+    - *per-sample losses*, if the rule weights samples or uses their losses: a module either mixes in
+      `SampleWeighting` and calls ``self.reduce(losses)``, as every recipe here does, or returns its losses of shape
+      ``(N,)`` from ``training_step`` (or a dict with them as ``"loss"``), and they are reduced for it.
+
+    Plans depend on (seed, epoch, scores) alone, so all processes agree and a run resumed anywhere is the same run. One
+    step reads nothing back from the device; scores are merged over processes once an epoch. With ``overfit_batches``
+    nothing is selected. A sample in a batch mixed by Mixup or CutMix is credited with its share of both images that
+    it is part of, and weights are mixed alike. Step-wise schedules are stepped as if no sample were left out; under
+    manual optimization they are left to the module.
+
+    Logged once an epoch: ``selection/kept``, the share of the samples in it, ``selection/samples_saved`` since the
+    start, ``selection/threshold`` where the rule has one, and a histogram of the scores to wandb and TensorBoard.
+
+    Args:
+        seed: Seed of the selection and of the order; None takes the one given to ``seed_everything``, or 0.
+
+    Raises:
+        InputError: If the training loader, the module or the trainer is none that samples can be selected for.
+    """
+
+    needs_losses = True
+    """Whether the rule needs per-sample losses, as scores or to weight them."""
+
+    needs_run_length = False
+    """Whether the rule calls :meth:`progress`."""
+
+    threshold: float | None = None
+    """What scores were compared with in the last decision, for the log."""
+
+    def __init__(self, *, seed: int | None = None) -> None:
+        if seed is not None and seed < 0:
+            raise InputError(f"seed must be at least 0 but is {seed}")
+        self.seed = seed
+        self.memory: dict[str, Tensor] = {}
+        self.samples_saved = 0
+        self._trainer: Trainer | None = None
+        self._loader: DataLoader | None = None
+        self._plan: _Plan | None = None
+        self._losses: Tensor | None = None
+        self._weights: Tensor | None = None
+        self._open_batch: int | None = None
+        self._restored: dict[str, Any] | None = None
+
+    # -- the rule ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """Choose the samples of an epoch.
+
+        May be called again for the same epoch and must then choose the same: random numbers come from
+        :meth:`generator`.
+
+        Args:
+            scores: The samples' scores, float32 ``(N,)``; NaN for one that has none yet.
+            epoch: The epoch, from 0.
+
+        Returns:
+            Indices of the chosen samples ``(K,)``, without repeats and in any order that does not depend on chance,
+            as they are shuffled after; and their weights ``(K,)``, or None if all are 1.
+        """
+
+    def new_memory(self, size: int) -> dict[str, Tensor]:
+        """What the rule keeps of each sample, by name, before the first epoch; ``"scores"`` is what it decides by."""
+        return {"scores": torch.full((size,), torch.nan)}
+
+    def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
+        """Take in an epoch's losses, in place.
+
+        Args:
+            memory: What :meth:`new_memory` gave.
+            indices: The samples that were trained on ``(K,)``, without repeats.
+            losses: Their unweighted losses ``(K,)``, float32, all finite.
+        """
+        memory["scores"][indices] = losses
+
+    def observe(self, pl_module: LightningModule, batch: Any) -> Tensor | None:
+        """What becomes of a batch's samples' scores, shape ``(N,)``, on any device: by default their losses."""
+        losses, self._contract.sample_losses = self._contract.sample_losses, None
+        return losses
+
+    def generator(self, epoch: int) -> torch.Generator:
+        """Random numbers for the decision of an epoch."""
+        return epoch_generator(self._order_seed(), epoch, _DECISION)
+
+    def progress(self, epoch: int) -> float:
+        """Share of the run that will be over after this epoch, if it has every sample."""
+        trainer = self._trainer
+        assert trainer is not None
+        shares = [0.0]
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            shares.append((epoch + 1) / trainer.max_epochs)
+        if trainer.max_steps > 0:
+            steps = math.ceil(self._full_batches() / trainer.accumulate_grad_batches)
+            shares.append((self._first_step(epoch) + steps) / trainer.max_steps)
+        return max(shares)
+
+    def labels(self) -> Tensor:
+        """Class of each training sample ``(N,)``, from the data set's ``labels`` or ``targets``.
+
+        Raises:
+            InputError: If it has neither.
+        """
+        assert self._loader is not None
+        return _labels(self._loader.dataset)
+
+    # -- Lightning's hooks -------------------------------------------------------------------------------------------
+
+    @property
+    def state_key(self) -> str:
+        """One key for the class, whatever its arguments."""
+        return type(self).__qualname__
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the sampler into the training loader and the weights into the training step."""
+        if stage != "fit":
+            return
+        self._release(pl_module)
+        self._check(trainer, pl_module)
+        self._trainer = trainer
+        self._plan = self._restored = None
+        if trainer.current_epoch == 0:
+            # Not the second part of a run, but a run of its own.
+            self.memory, self.samples_saved = {}, 0
+        if trainer.overfit_batches:
+            rank_zero_warn(f"{self._name} is off in this run: overfit_batches={trainer.overfit_batches} keeps batches")
+            return
+        source = trainer.fit_loop._data_source
+        dataloader = source.dataloader
+        source.dataloader = lambda: self._take_over(dataloader())  # type: ignore[method-assign]
+        self._contract = pl_module if isinstance(pl_module, SampleWeighting) else SampleWeighting()
+        if self.needs_losses and not isinstance(pl_module, SampleWeighting):
+            self._wrap_training_step(pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set the weights of the batch."""
+        if self._loader is None:
+            return
+        if self._losses is None:
+            self._prepare(pl_module.device)
+            set_epoch_length(trainer, self._batches())
+        self._open_batch = batch_idx
+        if self.needs_losses:
+            self._contract.sample_losses = None
+            self._contract.sample_weights = None if self._weights is None else self._weights[self._part(batch_idx)]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take note of the batch's losses."""
+        self._close_batch(pl_module, batch, skipped=outputs is None and pl_module.automatic_optimization)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Turn the epoch's losses into scores and log what was saved."""
+        if self._loader is None or self._plan is None:
+            return
+        self._flush()
+        scores = self.memory["scores"]
+        values = {"kept": self._plan.kept / len(scores), "samples_saved": float(self.samples_saved)}
+        if self.threshold is not None:
+            values["threshold"] = self.threshold
+        pl_module.log_dict({f"selection/{name}": value for name, value in values.items()})
+        if trainer.is_global_zero and trainer.loggers:
+            log_histogram(trainer.loggers, "selection/scores", scores[scores.isfinite()], trainer.global_step)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the module and the trainer as they were."""
+        if stage == "fit":
+            self._release(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the module and the trainer as they were."""
+        self._release(pl_module)
+
+    def run_figures(self, *, seconds_per_sample: float) -> dict[str, Any]:
+        """What `RunSummary` writes about the run."""
+        saved = self.samples_saved
+        return {"forward passes saved": saved, "seconds saved by that": round(saved * seconds_per_sample, 3)}
+
+    # -- resume ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Scores, and where in which epoch the run is. With several processes all of them must call this."""
+        if self._trainer is None or self._loader is None or not self.memory:
+            return {}
+        if self._open_batch is not None:
+            # A checkpoint written by a callback that comes before this one.
+            self._close_batch(self._trainer.lightning_module, None, skipped=True)
+        epoch, batches = run_position(self._trainer)
+        losses = None
+        if self._losses is not None and self._plan is not None:
+            if epoch > self._plan.epoch:
+                self._flush()
+            else:
+                losses = self._merged_losses()
+        first_step = self._plan.first_step if self._plan and batches else self._trainer.global_step
+        return {
+            "memory": self.memory,
+            "samples_saved": self.samples_saved,
+            "epoch": epoch,
+            "batches": batches,
+            "first_step": first_step,
+            "losses": losses,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        if state_dict:
+            self._restored = state_dict
+            self.memory = {name: values.cpu().clone() for name, values in state_dict["memory"].items()}
+            self.samples_saved = state_dict["samples_saved"]
+
+    # -- loader and plans --------------------------------------------------------------------------------------------
+
+    def _take_over(self, loader: Any) -> DataLoader:
+        assert self._trainer is not None
+        replaced = getattr(loader, "sampler", None)
+        self._loader = take_over(
+            loader,
+            self._trainer,
+            self._name,
+            seed=self.seed,
+            order_of=lambda epoch: self._plan_of(epoch).order,
+            on_epoch=self._begin_epoch,
+        )
+        size = len(self._loader.dataset)  # type: ignore[arg-type]
+        if not self.memory:
+            self.memory = self.new_memory(size)
+        elif (known := len(self.memory["scores"])) != size:
+            raise InputError(
+                f"{self._name} has scores of {known} samples but there are {size} training samples now: resume with"
+                " the data of the checkpoint, or start a new run"
+            )
+        self._losses = self._plan = None
+        if self._restored is not None:
+            batch_size = self._loader.batch_size or 1
+            self._sampler.resume_at(self._restored["epoch"], self._restored["batches"] * batch_size)
+        elif hasattr(replaced, "resume"):
+            self._sampler.resume_at(*replaced.resume)
+        return self._loader
+
+    @property
+    def _sampler(self) -> SelectionSampler:
+        assert self._loader is not None
+        sampler = self._loader.sampler
+        assert isinstance(sampler, SelectionSampler)
+        return sampler
+
+    def _plan_of(self, epoch: int) -> _Plan:
+        if self._plan is None or self._plan.epoch != epoch:
+            self._plan = self._new_plan(epoch)
+            self._losses = None
+        return self._plan
+
+    def _new_plan(self, epoch: int) -> _Plan:
+        sampler, scores = self._sampler, self.memory["scores"]
+        indices, weights = self.decide(scores, epoch)
+        if not len(indices):
+            raise InputError(f"{self._name} leaves no sample of {len(scores)} in epoch {epoch}")
+        if sampler.shuffle:
+            # The order an EpochSampler would have, if all are chosen.
+            order = torch.randperm(len(indices), generator=epoch_generator(sampler.seed, epoch))
+            indices, weights = indices[order], None if weights is None else weights[order]
+        kept = len(indices)
+        total = sampler.share_size(kept) * sampler.num_replicas
+        if total > kept:
+            indices = indices.repeat(-(-total // kept))[:total]
+            if self.needs_losses:
+                weights = torch.ones(kept) if weights is None else weights
+                weights = torch.cat([weights, torch.zeros(total - kept)])
+        return _Plan(epoch, self._first_step(epoch), kept, indices[:total], None if weights is None else weights[:total])
+
+    def _first_step(self, epoch: int) -> int:
+        """Optimizer steps done before an epoch that begins, or that is resumed."""
+        if self._restored is not None and self._restored["epoch"] == epoch:
+            return self._restored["first_step"]
+        assert self._trainer is not None
+        return self._trainer.global_step
+
+    def _order_seed(self) -> int:
+        return self._sampler.seed if self.seed is None else self.seed
+
+    # -- epochs and batches ------------------------------------------------------------------------------------------
+
+    def _begin_epoch(self) -> None:
+        """Lightning begins an epoch; called by the sampler."""
+        assert self._trainer is not None
+        loop = self._trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.ready
+        # A run resumed from the end of an epoch compares the batches it has done with the length of that epoch.
+        ended = loop.restarting and self._restored is not None and not self._restored["batches"]
+        set_epoch_length(self._trainer, done if ended and done else self._batches())
+
+    def _batches(self) -> int:
+        """Batches read in this epoch."""
+        assert self._loader is not None and self._trainer is not None
+        return limited(len(self._loader), self._trainer)
+
+    def _full_batches(self) -> int:
+        """Batches read in an epoch with every sample."""
+        assert self._loader is not None and self._trainer is not None
+        share, size = self._sampler.share_size(len(self.memory["scores"])), self._loader.batch_size or 1
+        return limited(share // size if self._loader.drop_last else -(-share // size), self._trainer)
+
+    def _prepare(self, device: torch.device) -> None:
+        """Room for an epoch's losses, and its weights, on the device."""
+        plan = self._plan_of(self._sampler.epoch)
+        share = self._sampler.share
+        self._weights = None if plan.weights is None else share(plan.weights).to(device)
+        restored = self._restored
+        if restored is not None and restored["epoch"] == plan.epoch and restored["losses"] is not None:
+            self._losses = share(restored["losses"]).to(device).clone()
+        else:
+            self._losses = torch.full((len(share(plan.order)),), torch.nan, device=device)
+
+    def _part(self, batch_idx: int) -> slice:
+        """Where a batch lies in this process's share of the plan."""
+        assert self._loader is not None
+        size = self._loader.batch_size or 1
+        return slice(batch_idx * size, (batch_idx + 1) * size)
+
+    def _close_batch(self, pl_module: LightningModule, batch: Any, *, skipped: bool) -> None:
+        """Keep the losses of the batch that is over and let schedules catch up, once."""
+        if self._open_batch is None or self._losses is None:
+            return
+        batch_idx, self._open_batch = self._open_batch, None
+        self._contract.sample_weights = None
+        room = self._losses[self._part(batch_idx)]
+        values = self.observe(pl_module, batch)
+        if values is not None:
+            self._check_values(values, len(room))
+            room.copy_(values.detach())
+        elif self.needs_losses and not skipped:
+            raise InputError(
+                f"{self._name} needs one loss per sample, but {type(pl_module).__name__} called no self.reduce(losses)"
+                " in its training step: call it with losses of shape (N,)"
+            )
+        catch_up_schedules(
+            self._trainer,  # type: ignore[arg-type]
+            pl_module,
+            batch=batch_idx + 1,
+            batches=self._batches(),
+            full=self._full_batches(),
+        )
+
+    def _check_values(self, values: Tensor, size: int) -> None:
+        if values.shape != (size,):
+            raise InputError(
+                f"{self._name} needs one loss per sample: the batch has {size} samples but its losses have shape"
+                f" {tuple(values.shape)}"
+            )
+
+    def _merged_losses(self) -> Tensor:
+        """Losses of all processes in the order of the plan; NaN where there is none."""
+        assert self._losses is not None and self._trainer is not None
+        losses = self._losses
+        if self._sampler.num_replicas > 1:
+            losses = self._trainer.strategy.all_gather(losses).T
+        return losses.flatten().cpu()
+
+    def _flush(self) -> None:
+        """Turn the losses of the epoch that is over into scores."""
+        plan = self._plan
+        if self._losses is None or plan is None:
+            return
+        losses = self._merged_losses()[: plan.kept]
+        self._losses = None
+        indices, finite = plan.order[: len(losses)], losses.isfinite()
+        if not finite.all():
+            indices, losses = indices[finite], losses[finite]
+        self.update(self.memory, indices, losses)
+        self.samples_saved += self._samples_read(len(self.memory["scores"])) - self._samples_read(plan.kept)
+
+    def _samples_read(self, selected: int) -> int:
+        """Samples that all processes read of an epoch with ``selected``."""
+        assert self._loader is not None and self._trainer is not None
+        share, size = self._sampler.share_size(selected), self._loader.batch_size or 1
+        batches = limited(share // size if self._loader.drop_last else -(-share // size), self._trainer)
+        return min(batches * size, share) * self._sampler.num_replicas
+
+    # -- module ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot be served."""
+        others = [type(c).__name__ for c in trainer.callbacks if isinstance(c, DataSelection) and c is not self]  # type: ignore[attr-defined]
+        if others:
+            raise InputError(f"{self._name} and {others[0]} both choose the training samples: keep one of them")
+        if self.needs_run_length and trainer.max_epochs == -1 and trainer.max_steps == -1:
+            raise InputError(
+                f"{self._name} must know when the run ends, but max_epochs and max_steps are -1: set one of them"
+            )
+        if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
+            raise InputError(f"{self._name} cannot serve a training_step that takes dataloader_iter: take the batch")
+        if self.needs_losses and not (isinstance(pl_module, SampleWeighting) or pl_module.automatic_optimization):
+            raise InputError(
+                f"{type(pl_module).__name__} optimizes manually, so {self._name} cannot weight its losses:"
+                " mix in lightning_recipes.modules.sample_weighting.SampleWeighting and call self.reduce(losses)"
+            )
+
+    def _wrap_training_step(self, pl_module: LightningModule) -> None:
+        """Let a module that returns per-sample losses optimize their weighted mean."""
+        step = pl_module.training_step
+
+        @functools.wraps(step)
+        def weighted_step(*args: Any, **kwargs: Any) -> Any:
+            output = step(*args, **kwargs)
+            if output is None:
+                return None
+            losses = output.get("loss") if isinstance(output, Mapping) else output
+            if not isinstance(losses, Tensor) or losses.ndim != 1:
+                found = f"of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+                raise InputError(
+                    f"{self._name} needs one loss per sample, but {type(pl_module).__name__}.training_step returned"
+                    f' a loss {found}: return losses of shape (N,), or a dict with them as "loss" (loss functions take'
+                    ' reduction="none"), or mix in SampleWeighting and return self.reduce(losses)'
+                )
+            loss = self._contract.reduce(losses)
+            return {**output, "loss": loss} if isinstance(output, Mapping) else loss
+
+        pl_module.training_step = weighted_step  # type: ignore[method-assign]
+        self._wrapped = True
+
+    _wrapped = False
+
+    def _release(self, pl_module: LightningModule) -> None:
+        if self._trainer is not None:
+            self._trainer.fit_loop._data_source.__dict__.pop("dataloader", None)
+        if self._wrapped:
+            del pl_module.training_step
+            self._wrapped = False
+        self._loader = self._losses = self._weights = self._open_batch = None
+
+
+_DECISION = 2
+"""Stream of random numbers; 0 is the order of an epoch, 1 its augmentation."""
+
+
+def _labels(dataset: Any) -> Tensor:
+    if isinstance(dataset, Subset):
+        return _labels(dataset.dataset)[torch.as_tensor(dataset.indices)]
+    for name in ("labels", "targets"):
+        found = getattr(dataset, name, None)
+        if found is not None and len(found) == len(dataset):
+            return torch.as_tensor(found)
+    raise InputError(f"the class of a sample is needed, but {type(dataset).__name__} has neither labels nor targets")

@@ -1,0 +1,199 @@
+"""InfoBatch: leave out some of the samples that are learned already, and weight the others of them up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..modules.errors import InputError
+from ..modules.sampling import uniform_subset
+from .data_selection import DataSelection
+
+
+def infobatch_plan(
+    scores: Tensor, seen: Tensor, *, prune_ratio: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The samples of one epoch and their weights (InfoBatch, https://arxiv.org/abs/2303.04947).
+
+    Samples whose score lies below the mean are easy. A share ``prune_ratio`` of the easy ones, drawn anew at each
+    call, is left out, and the others of them weigh ``M / k`` where k of M easy samples stay, so that the weights sum
+    to N and the expected sum of weighted gradients is that of all samples. Everything else weighs 1. Scores that
+    are not finite count as not seen.
+
+    Args:
+        scores: Last loss of each sample, shape ``(N,)``, on the CPU.
+        seen: Whether a sample has a score, bool, shape ``(N,)``. A sample not seen yet always stays.
+        prune_ratio: Share of the easy samples to leave out, in [0, 1): r in the paper, where it is 0.5. At least
+            one easy sample stays.
+        generator: Source of randomness.
+
+    Returns:
+        Indices ``(K,)`` of the samples that stay, rising, and their weights ``(K,)``, float32.
+
+    Raises:
+        InputError: If ``prune_ratio`` is outside [0, 1) or the shapes differ.
+
+    Example:
+        >>> scores = torch.tensor([0.1, 0.2, 0.3, 0.2, 5.0])
+        >>> seen = torch.ones(5, dtype=torch.bool)
+        >>> indices, weights = infobatch_plan(scores, seen, prune_ratio=0.5, generator=torch.Generator())
+        >>> len(indices), weights.tolist()
+        (3, [2.0, 2.0, 1.0])
+    """
+    if scores.ndim != 1 or scores.shape != seen.shape:
+        raise InputError(f"scores and seen must both be of shape (N,) but are {(*scores.shape,)}, {(*seen.shape,)}")
+    _check_prune_ratio(prune_ratio)
+    valid = _valid(scores, seen)
+    return _thin(scores.numpy(), valid, [_mean(scores.numpy(), valid)], [prune_ratio], generator)
+
+
+class InfoBatch(DataSelection):
+    """Trains on fewer samples an epoch without bias: InfoBatch (ICLR 2024, https://arxiv.org/abs/2303.04947).
+
+    Each epoch a share ``prune_ratio`` of the samples whose last loss lies below the mean is left out at random and
+    the loss of those of them that stay is scaled up; the first epoch and the last ones use every sample. See
+    :func:`infobatch_plan` for the rule and `DataSelection` for what a module and its data must be like.
+
+    ``prune_ratio`` is no share of all samples: about a third is saved with 0.5, as about 60 to 70 % of the samples
+    lie below the mean. Compare the result with `RandomSubset` and with a shorter run on all samples: both save as much.
+
+    Differences from the released code, each tested: exactly k of M easy samples stay and weigh M / k, so weights sum
+    to N; a sample without a score stays whatever the others' scores are; a loss that is not finite is not taken as a
+    score; scores are merged over processes once an epoch; sample indices never pass through the loss's dtype.
+
+    Args:
+        prune_ratio: Share of the easy samples to leave out, in [0, 1). One for each of ``percentiles``, if given.
+        delta: Share of the run after which every sample is used again, in [0, 1]; 1 prunes to the end. Default of
+            paper and released code.
+        warmup_epochs: Epochs at the beginning that use every sample, at least one as there are no scores yet. The
+            released ImageNet run of Swin-T has 20.
+        score_momentum: Share of its old value that a score keeps when a sample is seen again, in [0, 1); 0 as in the
+            paper, takes the last loss. More steadies scores that augmentation makes noisy.
+        percentiles: Bounds that take the place of the mean, rising, in (0, 100]: samples below the first are pruned
+            by the first of ``prune_ratio``, those up to the second by the second. The released ImageNet code has
+            ``[20, 85]`` with ``[0.75, 0.5]``. Unlike the mean it is not moved by outliers.
+        per_class: Compare a sample with the mean of its own class, so that classes that are learned early are not
+            pruned hardest. Needs a data set with ``labels`` or ``targets``.
+        seed: Seed of what is left out and of the order; None takes the one given to ``seed_everything``, or 0.
+
+    Raises:
+        InputError: If an argument is out of its range, or the run is one that `DataSelection` cannot serve.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(max_epochs=200, callbacks=[InfoBatch()])
+    """
+
+    def __init__(
+        self,
+        prune_ratio: float | list[float] = 0.5,
+        *,
+        delta: float = 0.875,
+        warmup_epochs: int = 1,
+        score_momentum: float = 0.0,
+        percentiles: list[float] | None = None,
+        per_class: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(seed=seed)
+        self.prune_ratios = list(prune_ratio) if isinstance(prune_ratio, Sequence) else [prune_ratio]
+        for ratio in self.prune_ratios:
+            _check_prune_ratio(ratio)
+        wanted = len(percentiles) if percentiles is not None else 1
+        if len(self.prune_ratios) != wanted:
+            raise InputError(
+                f"prune_ratio {prune_ratio} must be one number, or as many as there are percentiles ({percentiles})"
+            )
+        if percentiles is not None and (
+            not all(0 < value <= 100 for value in percentiles) or sorted(set(percentiles)) != list(percentiles)
+        ):
+            raise InputError(f"percentiles must rise and lie in (0, 100] but are {percentiles}")
+        if percentiles is not None and per_class:
+            raise InputError(f"per_class compares with a class's mean: leave out percentiles {percentiles}")
+        if not 0 <= delta <= 1:
+            raise InputError(f"delta must lie in [0, 1] but is {delta}")
+        if warmup_epochs < 1:
+            raise InputError(f"warmup_epochs must be at least 1, as the first epoch has no scores, but is {warmup_epochs}")
+        if not 0 <= score_momentum < 1:
+            raise InputError(f"score_momentum must lie in [0, 1) but is {score_momentum}")
+        self.delta = delta
+        self.warmup_epochs = warmup_epochs
+        self.score_momentum = score_momentum
+        self.percentiles = percentiles
+        self.per_class = per_class
+        self.needs_run_length = delta < 1
+
+    def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """The samples of an epoch: all at the beginning and the end of the run, those of the rule between."""
+        self.threshold = None
+        # In the paper's words, epoch t >= floor(delta * T); the margin is for products such as 100 * 0.29.
+        if epoch < self.warmup_epochs or self.progress(epoch) > self.delta + 1e-9:
+            return torch.arange(len(scores)), None
+        valid = _valid(scores, ~scores.isnan())
+        values = scores.numpy()
+        if not valid.any():
+            return torch.arange(len(scores)), None
+        bounds: list = [_mean(values, valid)]
+        if self.percentiles is not None:
+            bounds = list(np.percentile(values[valid], self.percentiles).astype(values.dtype))
+        elif self.per_class:
+            bounds = [_class_means(values, valid, self.labels().numpy())]
+        self.threshold = float(np.mean(bounds[-1]))
+        return _thin(values, valid, bounds, self.prune_ratios, self.generator(epoch))
+
+    def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
+        """Take losses as scores, or blend them in."""
+        if self.score_momentum:
+            old = memory["scores"][indices]
+            losses = torch.where(old.isnan(), losses, old.lerp(losses, 1 - self.score_momentum))
+        super().update(memory, indices, losses)
+
+
+def _thin(
+    scores: np.ndarray, valid: np.ndarray, bounds: list, prune_ratios: list[float], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Leave out a share of the samples below each bound (and not below the one before), weighting up the others."""
+    present = np.ones(len(scores), dtype=bool)
+    weights = np.ones(len(scores), dtype=np.float32)
+    above_last = valid
+    for bound, prune_ratio in zip(bounds, prune_ratios, strict=True):
+        below = scores < bound
+        members = np.flatnonzero(below & above_last)
+        above_last = above_last & ~below
+        if not len(members):
+            continue
+        keep = max(1, round((1 - prune_ratio) * len(members)))
+        kept = uniform_subset(len(members), keep, generator).numpy()
+        weights[members] = len(members) / keep
+        present[members[~kept]] = False
+    return torch.from_numpy(np.flatnonzero(present)), torch.from_numpy(weights[present])
+
+
+def _valid(scores: Tensor, seen: Tensor) -> np.ndarray:
+    """Where there is a finite score."""
+    values, valid = scores.numpy(), seen.numpy()
+    if not np.isfinite(values.sum(where=valid, dtype=np.float64)):
+        valid = valid & np.isfinite(values)
+    return valid
+
+
+def _mean(scores: np.ndarray, valid: np.ndarray) -> np.generic:
+    """Mean of the valid scores, summed in double; rounding never lifts it above them, however many are equal."""
+    if not valid.any():
+        return scores.dtype.type("-inf")
+    return min(scores.dtype.type(scores.mean(where=valid, dtype=np.float64)), scores.max(where=valid, initial=-np.inf))
+
+
+def _class_means(scores: np.ndarray, valid: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each sample the mean of the valid scores of its class."""
+    counts = np.bincount(labels[valid], minlength=labels.max() + 1)
+    sums = np.bincount(labels[valid], weights=scores[valid], minlength=labels.max() + 1)
+    return (sums / np.maximum(counts, 1)).astype(scores.dtype)[labels]
+
+
+def _check_prune_ratio(prune_ratio: float) -> None:
+    if not 0 <= prune_ratio < 1:
+        raise InputError(f"prune_ratio must lie in [0, 1) but is {prune_ratio}")
