@@ -7,12 +7,6 @@ import math
 from lightning.pytorch import LightningModule, Trainer
 
 
-def limited(batches: int, trainer: Trainer) -> int:
-    """Batches that are read of an epoch of ``batches``, at least one."""
-    limit = trainer.limit_train_batches
-    return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-
-
 def set_epoch_length(trainer: Trainer, batches: int) -> None:
     """Tell the training loop how many batches the epoch that begins has.
 
@@ -21,7 +15,8 @@ def set_epoch_length(trainer: Trainer, batches: int) -> None:
     """
     loop = trainer.fit_loop
     loader, fetcher = loop._combined_loader, loop._data_fetcher
-    assert loader is not None and fetcher is not None
+    assert loader is not None
+    assert fetcher is not None
     loop.max_batches = batches
     loader.limits = [batches]
     if fetcher.length is not None:

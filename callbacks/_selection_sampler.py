@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.data import _update_dataloader
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
 )
 
 from ..modules.errors import InputError
@@ -44,9 +47,7 @@ class SelectionSampler(EpochSampler):
         rank: int,
         drop_last: bool,
     ) -> None:
-        super().__init__(
-            dataset, seed=seed, shuffle=shuffle, num_replicas=num_replicas, rank=rank, drop_last=drop_last
-        )
+        super().__init__(dataset, seed=seed, shuffle=shuffle, num_replicas=num_replicas, rank=rank, drop_last=drop_last)
         self._order_of = order_of
         self._on_epoch = on_epoch
         self._min_share = min_share
@@ -71,9 +72,50 @@ class SelectionSampler(EpochSampler):
         return self.share_size(len(self.order(self.epoch)) if self._begun else len(self.dataset))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class SelectedData:
+    """A training loader whose sampler is a `SelectionSampler`.
+
+    Attributes:
+        loader: The loader.
+        sampler: Its sampler.
+        trainer: Its ``limit_train_batches`` counts.
+    """
+
+    loader: DataLoader
+    sampler: SelectionSampler
+    trainer: Trainer
+
+    @property
+    def size(self) -> int:
+        """Number of training samples."""
+        return len(self.loader.dataset)  # type: ignore[arg-type]
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in a batch of one process."""
+        return self.loader.batch_size or 1
+
+    def part(self, batch_idx: int) -> slice:
+        """Where a batch lies in its process's share of an epoch."""
+        return slice(batch_idx * self.batch_size, (batch_idx + 1) * self.batch_size)
+
+    def batches(self, selected: int) -> int:
+        """Batches that a process reads of an epoch with ``selected`` samples for all."""
+        share = self.sampler.share_size(selected)
+        batches = share // self.batch_size if self.loader.drop_last else -(-share // self.batch_size)
+        limit = self.trainer.limit_train_batches
+        return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+
+    def samples(self, selected: int) -> int:
+        """Samples that all processes together read of an epoch with ``selected``."""
+        share = self.sampler.share_size(selected)
+        return min(self.batches(selected) * self.batch_size, share) * self.sampler.num_replicas
+
+
 def take_over(
     loader: Any, trainer: Trainer, name: str, *, seed: int | None, order_of: Callable, on_epoch: Callable
-) -> DataLoader:
+) -> SelectedData:
     """The same loader with a `SelectionSampler` in the place of its sampler.
 
     Args:
@@ -87,51 +129,64 @@ def take_over(
     Raises:
         InputError: If the loader is one whose samples cannot be selected by index.
     """
-
-    def refuse(what: str, way_out: str) -> InputError:
-        return InputError(f"{name} chooses samples by index, which it cannot do with {what}: {way_out}")
-
-    if not isinstance(loader, DataLoader):
-        raise refuse(
-            f"training data of type {type(loader).__name__}", "give one torch DataLoader, not several or another kind"
-        )
-    if isinstance(loader.dataset, IterableDataset):
-        raise refuse(
-            f"the IterableDataset {type(loader.dataset).__name__}", "use a map-style data set (__getitem__, __len__)"
-        )
-    if type(loader.batch_sampler) is not BatchSampler:
-        raise refuse(
-            f"batch_sampler={type(loader.batch_sampler).__name__}", "let the DataLoader make batches by batch_size"
-        )
-    if not getattr(loader, "in_order", True):
-        raise refuse("in_order=False", "leave in_order at True")
-    if hasattr(loader, "load_state_dict"):
-        raise refuse(
-            f"{type(loader).__name__}, which resumes by itself",
-            "use a plain DataLoader, which this callback resumes in the middle of an epoch",
-        )
+    _check_loader(loader, name)
     sampler = loader.sampler
     processes = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
     options: dict[str, Any] = {"seed": run_seed(), "shuffle": True, "drop_last": False, **processes}
     if type(sampler) in (EpochSampler, SelectionSampler, DistributedSampler):
         options |= {key: getattr(sampler, key) for key in options}
-    elif type(sampler) is SequentialSampler:
-        options["shuffle"] = False
-    elif type(sampler) is not RandomSampler or sampler.replacement or sampler.num_samples != len(loader.dataset):
-        raise refuse(
+    else:
+        options["shuffle"] = type(sampler) is RandomSampler
+    if seed is not None:
+        options["seed"] = seed
+    # An epoch of less than a batch would be none where the loader drops the last, smaller batch.
+    least = min(loader.batch_size, len(loader.dataset) // options["num_replicas"]) if loader.drop_last else 1
+    chosen = SelectionSampler(loader.dataset, order_of=order_of, on_epoch=on_epoch, min_share=least, **options)
+    return SelectedData(_update_dataloader(loader, chosen), chosen, trainer)
+
+
+def _check_loader(loader: Any, name: str) -> None:
+    """Refuse what is no single loader that makes batches of indices in an order one can know."""
+
+    def refusal(what: str, way_out: str) -> InputError:
+        return InputError(f"{name} chooses samples by index, which it cannot do with {what}: {way_out}")
+
+    if not isinstance(loader, DataLoader):
+        kind = type(loader).__name__
+        raise refusal(f"training data of type {kind}", "give one torch DataLoader, not several or another kind")
+    if isinstance(loader.dataset, IterableDataset):
+        kind = type(loader.dataset).__name__
+        raise refusal(f"the IterableDataset {kind}", "use a map-style data set, with __getitem__ and __len__")
+    if type(loader.batch_sampler) is not BatchSampler:
+        kind = type(loader.batch_sampler).__name__
+        raise refusal(f"batch_sampler={kind}", "let the DataLoader make batches by batch_size")
+    if not getattr(loader, "in_order", True):
+        raise refusal("in_order=False", "leave in_order at True")
+    if hasattr(loader, "load_state_dict"):
+        kind = type(loader).__name__
+        raise refusal(f"{kind}, which resumes by itself", "use a plain DataLoader; this callback resumes it mid-epoch")
+    sampler = loader.sampler
+    if type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(loader.dataset):  # type: ignore[arg-type]
+        return
+    if type(sampler) not in (EpochSampler, SelectionSampler, DistributedSampler, SequentialSampler):
+        raise refusal(
             f"the sampler {type(sampler).__name__}, which chooses samples itself",
             "use shuffle=True or a DistributedSampler, and torch.utils.data.Subset for a part of the data",
         )
-    if seed is not None:
-        options["seed"] = seed
-    chosen = SelectionSampler(
-        loader.dataset,
-        order_of=order_of,
-        on_epoch=on_epoch,
-        # Where the loader drops its last, smaller batch, an epoch would have none at all.
-        min_share=min(loader.batch_size or 1, -(-len(loader.dataset) // options["num_replicas"]))  # type: ignore[arg-type]
-        if loader.drop_last
-        else 1,
-        **options,
+
+
+def labels_of(dataset: Any) -> Tensor:
+    """Class of each sample ``(N,)``, from ``labels`` or ``targets`` of a data set or what it is a `Subset` of.
+
+    Raises:
+        InputError: If it has neither.
+    """
+    if isinstance(dataset, Subset):
+        return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices)]
+    for name in ("labels", "targets"):
+        found = getattr(dataset, name, None)
+        if found is not None and len(found) == len(dataset):
+            return torch.as_tensor(found)
+    raise InputError(
+        f"the class of each training sample is needed, but {type(dataset).__name__} has no labels or targets: add one"
     )
-    return _update_dataloader(loader, chosen)

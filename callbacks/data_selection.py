@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from ..modules.errors import InputError
 from ..modules.sample_weighting import SampleWeighting
-from ..modules.sampling import epoch_generator, run_position, run_seed
-from ._epoch_length import catch_up_schedules, limited, set_epoch_length
+from ..modules.sampling import epoch_generator, run_position
+from ._epoch_length import catch_up_schedules, set_epoch_length
+from ._epoch_plan import EpochPlan, epoch_plan
 from ._histogram import log_histogram
-from ._selection_sampler import SelectionSampler, take_over
-
-
-@dataclass
-class _Plan:
-    """What is read in an epoch."""
-
-    epoch: int
-    first_step: int
-    """Optimizer steps done before it."""
-    kept: int
-    """Samples selected."""
-    order: Tensor
-    """Indices in the order all processes together read them, ending in repeats where the numbers require it."""
-    weights: Tensor | None
-    """Their weights, or None if all are 1; 0 for repeats."""
+from ._per_sample_step import check_module, reduce_training_step, restore_training_step
+from ._selection_sampler import SelectedData, labels_of, take_over
 
 
 class DataSelection(Callback):
@@ -84,10 +67,11 @@ class DataSelection(Callback):
             raise InputError(f"seed must be at least 0 but is {seed}")
         self.seed = seed
         self.memory: dict[str, Tensor] = {}
+        self._weighting = SampleWeighting()
         self.samples_saved = 0
         self._trainer: Trainer | None = None
-        self._loader: DataLoader | None = None
-        self._plan: _Plan | None = None
+        self._taken: SelectedData | None = None
+        self._plan: EpochPlan | None = None
         self._losses: Tensor | None = None
         self._weights: Tensor | None = None
         self._open_batch: int | None = None
@@ -125,35 +109,32 @@ class DataSelection(Callback):
         """
         memory["scores"][indices] = losses
 
-    def observe(self, pl_module: LightningModule, batch: Any) -> Tensor | None:
-        """What becomes of a batch's samples' scores, shape ``(N,)``, on any device: by default their losses."""
-        losses, self._contract.sample_losses = self._contract.sample_losses, None
+    def observe(self) -> Tensor | None:
+        """What :meth:`update` is given of the batch that is over, shape ``(N,)``, on any device: its losses."""
+        losses, self._weighting.sample_losses = self._weighting.sample_losses, None
         return losses
 
     def generator(self, epoch: int) -> torch.Generator:
         """Random numbers for the decision of an epoch."""
-        return epoch_generator(self._order_seed(), epoch, _DECISION)
+        return epoch_generator(self._data.sampler.seed, epoch, _DECISION)
 
     def progress(self, epoch: int) -> float:
         """Share of the run that will be over after this epoch, if it has every sample."""
-        trainer = self._trainer
-        assert trainer is not None
-        shares = [0.0]
+        trainer, shares = self._data.trainer, [0.0]
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             shares.append((epoch + 1) / trainer.max_epochs)
         if trainer.max_steps > 0:
-            steps = math.ceil(self._full_batches() / trainer.accumulate_grad_batches)
+            steps = math.ceil(self._data.batches(self._data.size) / trainer.accumulate_grad_batches)
             shares.append((self._first_step(epoch) + steps) / trainer.max_steps)
         return max(shares)
 
     def labels(self) -> Tensor:
-        """Class of each training sample ``(N,)``, from the data set's ``labels`` or ``targets``.
+        """Class of each training sample ``(N,)``.
 
         Raises:
-            InputError: If it has neither.
+            InputError: If the data set has neither ``labels`` nor ``targets``.
         """
-        assert self._loader is not None
-        return _labels(self._loader.dataset)
+        return labels_of(self._data.loader.dataset)
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
@@ -173,37 +154,41 @@ class DataSelection(Callback):
         if trainer.current_epoch == 0:
             # Not the second part of a run, but a run of its own.
             self.memory, self.samples_saved = {}, 0
-        if trainer.overfit_batches:
-            rank_zero_warn(f"{self._name} is off in this run: overfit_batches={trainer.overfit_batches} keeps batches")
+        if overfit := trainer.overfit_batches:  # type: ignore[attr-defined]
+            rank_zero_warn(
+                f"{self._name} is off in this run, as overfit_batches={overfit} always reads the same samples"
+            )
             return
         source = trainer.fit_loop._data_source
         dataloader = source.dataloader
         source.dataloader = lambda: self._take_over(dataloader())  # type: ignore[method-assign]
-        self._contract = pl_module if isinstance(pl_module, SampleWeighting) else SampleWeighting()
-        if self.needs_losses and not isinstance(pl_module, SampleWeighting):
-            self._wrap_training_step(pl_module)
+        self._weighting = pl_module if isinstance(pl_module, SampleWeighting) else SampleWeighting()
+        if self.needs_losses and self._weighting is not pl_module:
+            reduce_training_step(pl_module, self._weighting, self._name)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the weights of the batch."""
-        if self._loader is None:
+        if self._taken is None:
             return
         if self._losses is None:
             self._prepare(pl_module.device)
-            set_epoch_length(trainer, self._batches())
+            set_epoch_length(trainer, self._data.batches(self._current_plan().kept))
         self._open_batch = batch_idx
         if self.needs_losses:
-            self._contract.sample_losses = None
-            self._contract.sample_weights = None if self._weights is None else self._weights[self._part(batch_idx)]
+            self._weighting.sample_losses = None
+            self._weighting.sample_weights = (
+                None if self._weights is None else self._weights[self._data.part(batch_idx)]
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take note of the batch's losses."""
-        self._close_batch(pl_module, batch, skipped=outputs is None and pl_module.automatic_optimization)
+        self._close_batch(pl_module, skipped=outputs is None and pl_module.automatic_optimization)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Turn the epoch's losses into scores and log what was saved."""
-        if self._loader is None or self._plan is None:
+        if self._taken is None or self._plan is None:
             return
         self._flush()
         scores = self.memory["scores"]
@@ -232,11 +217,11 @@ class DataSelection(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Scores, and where in which epoch the run is. With several processes all of them must call this."""
-        if self._trainer is None or self._loader is None or not self.memory:
+        if self._trainer is None or self._taken is None or not self.memory:
             return {}
         if self._open_batch is not None:
             # A checkpoint written by a callback that comes before this one.
-            self._close_batch(self._trainer.lightning_module, None, skipped=True)
+            self._close_batch(self._trainer.lightning_module, skipped=True)
         epoch, batches = run_position(self._trainer)
         losses = None
         if self._losses is not None and self._plan is not None:
@@ -263,10 +248,15 @@ class DataSelection(Callback):
 
     # -- loader and plans --------------------------------------------------------------------------------------------
 
+    @property
+    def _data(self) -> SelectedData:
+        assert self._taken is not None
+        return self._taken
+
     def _take_over(self, loader: Any) -> DataLoader:
         assert self._trainer is not None
-        replaced = getattr(loader, "sampler", None)
-        self._loader = take_over(
+        self._losses = self._plan = None
+        self._taken = data = take_over(
             loader,
             self._trainer,
             self._name,
@@ -274,89 +264,55 @@ class DataSelection(Callback):
             order_of=lambda epoch: self._plan_of(epoch).order,
             on_epoch=self._begin_epoch,
         )
-        size = len(self._loader.dataset)  # type: ignore[arg-type]
         if not self.memory:
-            self.memory = self.new_memory(size)
-        elif (known := len(self.memory["scores"])) != size:
+            self.memory = self.new_memory(data.size)
+        elif (known := len(self.memory["scores"])) != data.size:
             raise InputError(
-                f"{self._name} has scores of {known} samples but there are {size} training samples now: resume with"
-                " the data of the checkpoint, or start a new run"
+                f"{self._name} has scores of {known} samples but there are {data.size} training samples now: resume"
+                " with the data of the checkpoint, or start a new run"
             )
-        self._losses = self._plan = None
         if self._restored is not None:
-            batch_size = self._loader.batch_size or 1
-            self._sampler.resume_at(self._restored["epoch"], self._restored["batches"] * batch_size)
-        elif hasattr(replaced, "resume"):
-            self._sampler.resume_at(*replaced.resume)
-        return self._loader
+            data.sampler.resume_at(self._restored["epoch"], self._restored["batches"] * data.batch_size)
+        elif hasattr(loader.sampler, "resume"):
+            data.sampler.resume_at(*loader.sampler.resume)
+        return data.loader
 
-    @property
-    def _sampler(self) -> SelectionSampler:
-        assert self._loader is not None
-        sampler = self._loader.sampler
-        assert isinstance(sampler, SelectionSampler)
-        return sampler
+    def _current_plan(self) -> EpochPlan:
+        return self._plan_of(self._data.sampler.epoch)
 
-    def _plan_of(self, epoch: int) -> _Plan:
+    def _plan_of(self, epoch: int) -> EpochPlan:
         if self._plan is None or self._plan.epoch != epoch:
             self._plan = self._new_plan(epoch)
             self._losses = None
         return self._plan
 
-    def _new_plan(self, epoch: int) -> _Plan:
-        sampler, scores = self._sampler, self.memory["scores"]
-        indices, weights = self.decide(scores, epoch)
+    def _new_plan(self, epoch: int) -> EpochPlan:
+        indices, weights = self.decide(self.memory["scores"], epoch)
         if not len(indices):
-            raise InputError(f"{self._name} leaves no sample of {len(scores)} in epoch {epoch}")
-        if sampler.shuffle:
-            # The order an EpochSampler would have, if all are chosen.
-            order = torch.randperm(len(indices), generator=epoch_generator(sampler.seed, epoch))
-            indices, weights = indices[order], None if weights is None else weights[order]
-        kept = len(indices)
-        total = sampler.share_size(kept) * sampler.num_replicas
-        if total > kept:
-            indices = indices.repeat(-(-total // kept))[:total]
-            if self.needs_losses:
-                weights = torch.ones(kept) if weights is None else weights
-                weights = torch.cat([weights, torch.zeros(total - kept)])
-        return _Plan(epoch, self._first_step(epoch), kept, indices[:total], None if weights is None else weights[:total])
+            raise InputError(f"{self._name} leaves none of {self._data.size} samples in epoch {epoch}")
+        sampler, first_step = self._data.sampler, self._first_step(epoch)
+        return epoch_plan(indices, weights, sampler, epoch=epoch, first_step=first_step, weighted=self.needs_losses)
 
     def _first_step(self, epoch: int) -> int:
         """Optimizer steps done before an epoch that begins, or that is resumed."""
         if self._restored is not None and self._restored["epoch"] == epoch:
             return self._restored["first_step"]
-        assert self._trainer is not None
-        return self._trainer.global_step
-
-    def _order_seed(self) -> int:
-        return self._sampler.seed if self.seed is None else self.seed
+        return self._data.trainer.global_step
 
     # -- epochs and batches ------------------------------------------------------------------------------------------
 
     def _begin_epoch(self) -> None:
         """Lightning begins an epoch; called by the sampler."""
-        assert self._trainer is not None
-        loop = self._trainer.fit_loop
-        done = loop.epoch_loop.batch_progress.current.ready
+        trainer = self._data.trainer
+        loop = trainer.fit_loop
         # A run resumed from the end of an epoch compares the batches it has done with the length of that epoch.
         ended = loop.restarting and self._restored is not None and not self._restored["batches"]
-        set_epoch_length(self._trainer, done if ended and done else self._batches())
-
-    def _batches(self) -> int:
-        """Batches read in this epoch."""
-        assert self._loader is not None and self._trainer is not None
-        return limited(len(self._loader), self._trainer)
-
-    def _full_batches(self) -> int:
-        """Batches read in an epoch with every sample."""
-        assert self._loader is not None and self._trainer is not None
-        share, size = self._sampler.share_size(len(self.memory["scores"])), self._loader.batch_size or 1
-        return limited(share // size if self._loader.drop_last else -(-share // size), self._trainer)
+        done = loop.epoch_loop.batch_progress.current.ready if ended else 0
+        set_epoch_length(trainer, done or self._data.batches(self._current_plan().kept))
 
     def _prepare(self, device: torch.device) -> None:
         """Room for an epoch's losses, and its weights, on the device."""
-        plan = self._plan_of(self._sampler.epoch)
-        share = self._sampler.share
+        plan, share = self._current_plan(), self._data.sampler.share
         self._weights = None if plan.weights is None else share(plan.weights).to(device)
         restored = self._restored
         if restored is not None and restored["epoch"] == plan.epoch and restored["losses"] is not None:
@@ -364,49 +320,40 @@ class DataSelection(Callback):
         else:
             self._losses = torch.full((len(share(plan.order)),), torch.nan, device=device)
 
-    def _part(self, batch_idx: int) -> slice:
-        """Where a batch lies in this process's share of the plan."""
-        assert self._loader is not None
-        size = self._loader.batch_size or 1
-        return slice(batch_idx * size, (batch_idx + 1) * size)
-
-    def _close_batch(self, pl_module: LightningModule, batch: Any, *, skipped: bool) -> None:
+    def _close_batch(self, pl_module: LightningModule, *, skipped: bool) -> None:
         """Keep the losses of the batch that is over and let schedules catch up, once."""
         if self._open_batch is None or self._losses is None:
             return
         batch_idx, self._open_batch = self._open_batch, None
-        self._contract.sample_weights = None
-        room = self._losses[self._part(batch_idx)]
-        values = self.observe(pl_module, batch)
+        self._weighting.sample_weights = None
+        room = self._losses[self._data.part(batch_idx)]
+        values = self.observe()
         if values is not None:
-            self._check_values(values, len(room))
+            if values.shape != room.shape:
+                raise InputError(
+                    f"{self._name} needs one loss per sample: the batch has {len(room)} samples but its losses have"
+                    f" shape {tuple(values.shape)}"
+                )
             room.copy_(values.detach())
         elif self.needs_losses and not skipped:
             raise InputError(
-                f"{self._name} needs one loss per sample, but {type(pl_module).__name__} called no self.reduce(losses)"
-                " in its training step: call it with losses of shape (N,)"
+                f"{self._name} needs one loss per sample, but {type(pl_module).__name__} did not call"
+                " self.reduce(losses) in its training step: call it with losses of shape (N,)"
             )
         catch_up_schedules(
-            self._trainer,  # type: ignore[arg-type]
+            self._data.trainer,
             pl_module,
             batch=batch_idx + 1,
-            batches=self._batches(),
-            full=self._full_batches(),
+            batches=self._data.batches(self._current_plan().kept),
+            full=self._data.batches(self._data.size),
         )
-
-    def _check_values(self, values: Tensor, size: int) -> None:
-        if values.shape != (size,):
-            raise InputError(
-                f"{self._name} needs one loss per sample: the batch has {size} samples but its losses have shape"
-                f" {tuple(values.shape)}"
-            )
 
     def _merged_losses(self) -> Tensor:
         """Losses of all processes in the order of the plan; NaN where there is none."""
-        assert self._losses is not None and self._trainer is not None
+        assert self._losses is not None
         losses = self._losses
-        if self._sampler.num_replicas > 1:
-            losses = self._trainer.strategy.all_gather(losses).T
+        if self._data.sampler.num_replicas > 1:
+            losses = self._data.trainer.strategy.all_gather(losses).T
         return losses.flatten().cpu()
 
     def _flush(self) -> None:
@@ -420,16 +367,9 @@ class DataSelection(Callback):
         if not finite.all():
             indices, losses = indices[finite], losses[finite]
         self.update(self.memory, indices, losses)
-        self.samples_saved += self._samples_read(len(self.memory["scores"])) - self._samples_read(plan.kept)
+        self.samples_saved += self._data.samples(self._data.size) - self._data.samples(plan.kept)
 
-    def _samples_read(self, selected: int) -> int:
-        """Samples that all processes read of an epoch with ``selected``."""
-        assert self._loader is not None and self._trainer is not None
-        share, size = self._sampler.share_size(selected), self._loader.batch_size or 1
-        batches = limited(share // size if self._loader.drop_last else -(-share // size), self._trainer)
-        return min(batches * size, share) * self._sampler.num_replicas
-
-    # -- module ------------------------------------------------------------------------------------------------------
+    # -- the run -----------------------------------------------------------------------------------------------------
 
     @property
     def _name(self) -> str:
@@ -437,64 +377,23 @@ class DataSelection(Callback):
 
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot be served."""
-        others = [type(c).__name__ for c in trainer.callbacks if isinstance(c, DataSelection) and c is not self]  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        others = [type(other).__name__ for other in callbacks if isinstance(other, DataSelection) and other is not self]
         if others:
             raise InputError(f"{self._name} and {others[0]} both choose the training samples: keep one of them")
         if self.needs_run_length and trainer.max_epochs == -1 and trainer.max_steps == -1:
             raise InputError(
                 f"{self._name} must know when the run ends, but max_epochs and max_steps are -1: set one of them"
             )
-        if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
-            raise InputError(f"{self._name} cannot serve a training_step that takes dataloader_iter: take the batch")
-        if self.needs_losses and not (isinstance(pl_module, SampleWeighting) or pl_module.automatic_optimization):
-            raise InputError(
-                f"{type(pl_module).__name__} optimizes manually, so {self._name} cannot weight its losses:"
-                " mix in lightning_recipes.modules.sample_weighting.SampleWeighting and call self.reduce(losses)"
-            )
-
-    def _wrap_training_step(self, pl_module: LightningModule) -> None:
-        """Let a module that returns per-sample losses optimize their weighted mean."""
-        step = pl_module.training_step
-
-        @functools.wraps(step)
-        def weighted_step(*args: Any, **kwargs: Any) -> Any:
-            output = step(*args, **kwargs)
-            if output is None:
-                return None
-            losses = output.get("loss") if isinstance(output, Mapping) else output
-            if not isinstance(losses, Tensor) or losses.ndim != 1:
-                found = f"of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
-                raise InputError(
-                    f"{self._name} needs one loss per sample, but {type(pl_module).__name__}.training_step returned"
-                    f' a loss {found}: return losses of shape (N,), or a dict with them as "loss" (loss functions take'
-                    ' reduction="none"), or mix in SampleWeighting and return self.reduce(losses)'
-                )
-            loss = self._contract.reduce(losses)
-            return {**output, "loss": loss} if isinstance(output, Mapping) else loss
-
-        pl_module.training_step = weighted_step  # type: ignore[method-assign]
-        self._wrapped = True
-
-    _wrapped = False
+        check_module(pl_module, self._name, needs_losses=self.needs_losses)
 
     def _release(self, pl_module: LightningModule) -> None:
+        """Leave trainer and module as they were."""
         if self._trainer is not None:
-            self._trainer.fit_loop._data_source.__dict__.pop("dataloader", None)
-        if self._wrapped:
-            del pl_module.training_step
-            self._wrapped = False
-        self._loader = self._losses = self._weights = self._open_batch = None
+            vars(self._trainer.fit_loop._data_source).pop("dataloader", None)
+            restore_training_step(pl_module)
+        self._taken = self._losses = self._weights = self._open_batch = None
 
 
 _DECISION = 2
 """Stream of random numbers; 0 is the order of an epoch, 1 its augmentation."""
-
-
-def _labels(dataset: Any) -> Tensor:
-    if isinstance(dataset, Subset):
-        return _labels(dataset.dataset)[torch.as_tensor(dataset.indices)]
-    for name in ("labels", "targets"):
-        found = getattr(dataset, name, None)
-        if found is not None and len(found) == len(dataset):
-            return torch.as_tensor(found)
-    raise InputError(f"the class of a sample is needed, but {type(dataset).__name__} has neither labels nor targets")

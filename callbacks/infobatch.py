@@ -99,7 +99,7 @@ class InfoBatch(DataSelection):
         seed: int | None = None,
     ) -> None:
         super().__init__(seed=seed)
-        self.prune_ratios = list(prune_ratio) if isinstance(prune_ratio, Sequence) else [prune_ratio]
+        self.prune_ratios: list[float] = list(prune_ratio) if isinstance(prune_ratio, Sequence) else [prune_ratio]
         for ratio in self.prune_ratios:
             _check_prune_ratio(ratio)
         wanted = len(percentiles) if percentiles is not None else 1
@@ -116,7 +116,9 @@ class InfoBatch(DataSelection):
         if not 0 <= delta <= 1:
             raise InputError(f"delta must lie in [0, 1] but is {delta}")
         if warmup_epochs < 1:
-            raise InputError(f"warmup_epochs must be at least 1, as the first epoch has no scores, but is {warmup_epochs}")
+            raise InputError(
+                f"warmup_epochs must be at least 1, as the first epoch has no scores, but is {warmup_epochs}"
+            )
         if not 0 <= score_momentum < 1:
             raise InputError(f"score_momentum must lie in [0, 1) but is {score_momentum}")
         self.delta = delta

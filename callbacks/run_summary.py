@@ -102,8 +102,8 @@ class RunSummary(Callback):
         checkpoints = trainer.checkpoint_callback
         training = max(1e-9, wall - self._validation)
         for part in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
-            if hasattr(part, "run_figures"):
-                figures |= part.run_figures(seconds_per_sample=training / max(1, samples))
+            if callable(run_figures := getattr(part, "run_figures", None)):
+                figures.update(run_figures(seconds_per_sample=training / max(1, samples)))
         return figures | {
             "trained parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
             "epochs": trainer.current_epoch,

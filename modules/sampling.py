@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +100,8 @@ _PIECE = 1024
 def run_position(trainer: Trainer) -> tuple[int, int]:
     """The epoch in progress and how many of its batches are done, as a checkpoint written now must say."""
     loop = trainer.fit_loop
-    epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+    epoch: Any = loop.epoch_progress.current
+    batches: Any = loop.epoch_loop.batch_progress.current
     # Lightning counts a batch as processed before `on_train_batch_end`, where checkpoints are written.
     if epoch.ready == epoch.processed:
         return epoch.processed, 0

@@ -16,7 +16,7 @@ def test_rows_combine(one, other):
     callbacks = one.callbacks() + (other.callbacks() if other is not one else [])
     if one is not other and one.selects_samples and other.selects_samples:
         # Lightning's own message where both are of one class.
-        with pytest.raises((InputError, RuntimeError), match="both choose the training samples|more than one"):
+        with pytest.raises((InputError, RuntimeError), match=r"both choose the training samples|more than one"):
             trainer(max_epochs=2, callbacks=callbacks).fit(one.model(), other.data())
         return
     run = trainer(max_epochs=2, callbacks=callbacks)
