@@ -102,8 +102,9 @@ class RunSummary(Callback):
         checkpoints = trainer.checkpoint_callback
         training = max(1e-9, wall - self._validation)
         for part in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
-            if callable(run_figures := getattr(part, "run_figures", None)):
-                figures.update(run_figures(seconds_per_sample=training / max(1, samples)))
+            run_figures: Any = getattr(part, "run_figures", None)
+            if run_figures is not None:
+                figures |= run_figures(seconds_per_sample=training / max(1, samples))
         return figures | {
             "trained parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
             "epochs": trainer.current_epoch,
