@@ -54,7 +54,7 @@ def epoch_plan(
     if sampler.shuffle:
         # What an `EpochSampler` reads if all are selected.
         order = torch.randperm(kept, generator=epoch_generator(sampler.seed, epoch))
-        indices, weights = indices[order], None if weights is None else weights[order]
+        indices, weights = _take(indices, order), None if weights is None else _take(weights, order)
     total = sampler.share_size(kept) * sampler.num_replicas
     if total > kept:
         indices = indices.repeat(-(-total // kept))
@@ -62,3 +62,8 @@ def epoch_plan(
             weights = torch.ones(kept) if weights is None else weights
             weights = torch.cat([weights, torch.zeros(total - kept)])
     return EpochPlan(epoch, first_step, kept, indices[:total], None if weights is None else weights[:total])
+
+
+def _take(values: Tensor, order: Tensor) -> Tensor:
+    """``values[order]``, which numpy does several times faster."""
+    return torch.from_numpy(values.numpy().take(order.numpy()))

@@ -176,24 +176,28 @@ def stratified_choice(labels: Tensor, share: float | int, generator: torch.Gener
     return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
 
 
-def uniform_subset(size: int, keep: int, generator: torch.Generator) -> Tensor:
-    """Mark ``keep`` of ``size`` at random, each subset being equally likely, without a permutation of all.
+def uniform_subset(size: int, keep: int, generator: torch.Generator, *, among: Tensor | None = None) -> Tensor:
+    """Mark ``keep`` of ``size`` items at random, each subset being equally likely, without a permutation of all.
 
     Args:
         size: Number of items.
-        keep: Number to mark, in [0, size].
+        keep: Number to mark.
         generator: Source of randomness.
+        among: Mark only some of these, bool ``(size,)``; None is all.
 
     Returns:
         bool, shape ``(size,)``.
     """
     # numpy draws and corrects several times faster than torch on a CPU.
     source = np.random.Generator(np.random.SFC64(int(torch.randint(2**63 - 1, (), generator=generator))))
-    marked = source.integers(2**16, size=size, dtype=np.uint16) < round(2**16 * keep / max(1, size))
+    allowed = np.True_ if among is None else among.numpy()
+    count = size if among is None else int(np.count_nonzero(allowed))
+    marked = source.integers(2**16, size=size, dtype=np.uint16) < round(2**16 * keep / max(1, count))
+    marked &= allowed
     # Independent draws give about the right number; whichever subset they gave, it was as likely as any of its size,
     # and so it stays if the surplus is taken off, or what is missing is put on, at random.
     surplus = int(np.count_nonzero(marked)) - keep
-    pool = np.flatnonzero(marked if surplus > 0 else ~marked)
+    pool = np.flatnonzero(marked if surplus > 0 else allowed & ~marked)
     marked[source.choice(pool, abs(surplus), replace=False, shuffle=False)] = surplus < 0
     return torch.from_numpy(marked)
 
