@@ -113,3 +113,48 @@ class MilestoneSchedule(RunSchedule):
         share = self.warmup + (1 - self.warmup) * progress
         # Shares such as 150/240 meet the step they stand for only up to rounding.
         return self.gamma ** sum(share >= milestone - 1e-9 for milestone in self.milestones)
+
+
+class OneCycleSchedule(RunSchedule):
+    """Up to the base rate and down below where it began, both along half a cosine (https://arxiv.org/abs/1708.07120).
+
+    The rates are those of `torch.optim.lr_scheduler.OneCycleLR` with ``max_lr`` as base rate; momentum stays as it is.
+
+    Args:
+        optimizer: The optimizer whose learning rate is scheduled; its own rate is the highest.
+        peak: Share of the run, in (0, 1), after which the rate is highest.
+        start_divisor: The run begins at the base rate divided by this.
+        final_divisor: It ends at the rate of the beginning divided by this.
+        total: Length of the run in scheduler steps; None lets the recipe fill it in.
+
+    Raises:
+        InputError: If ``peak`` is outside (0, 1) or a divisor is below 1.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        peak: float = 0.3,
+        start_divisor: float = 25.0,
+        final_divisor: float = 1e4,
+        total: int | None = None,
+    ) -> None:
+        if not 0 < peak < 1:
+            raise InputError(f"peak is a share of the run and must lie in (0, 1) but is {peak}")
+        if min(start_divisor, final_divisor) < 1:
+            raise InputError(
+                f"start_divisor and final_divisor must be at least 1 but are {start_divisor}, {final_divisor}"
+            )
+        self.peak = peak
+        self.start_divisor = start_divisor
+        self.final_divisor = final_divisor
+        super().__init__(optimizer, total=total)
+
+    def _factor(self, step: int) -> float:
+        total = self.total if self.total is not None else max(2, step)
+        top, last = self.peak * total - 1, total - 1
+        start = 1 / self.start_divisor
+        if step <= top:
+            return start + (1 - start) * (1 - math.cos(math.pi * step / max(top, 1))) / 2
+        end = start / self.final_divisor
+        return end + (1 - end) * (1 + math.cos(math.pi * min(1.0, (step - top) / (last - top)))) / 2

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning_recipes.callbacks import InfoBatch
+from lightning_recipes.callbacks import InfoBatch, RandomSubset
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.networks import create_network
@@ -52,6 +52,7 @@ class Setting:
 
 SETTINGS = [
     Setting("supervised", model=lambda: classification(objective=CrossEntropy(label_smoothing=0.1))),
+    Setting("random_subset", callbacks=lambda: [RandomSubset(0.4)], selects_samples=True),
     Setting("infobatch", callbacks=lambda: [InfoBatch(delta=1.0)], selects_samples=True),
 ]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from lightning_recipes.modules.errors import InputError
-from lightning_recipes.modules.lr_schedules import CosineSchedule, MilestoneSchedule
+from lightning_recipes.modules.lr_schedules import CosineSchedule, MilestoneSchedule, OneCycleSchedule
 
 
 def rates(build, total, fit=True):
@@ -29,6 +29,25 @@ def test_milestones_equal_torchs_at_the_epochs_they_stand_for():
     ours = rates(lambda o: MilestoneSchedule(o, milestones=[150 / 240, 180 / 240, 210 / 240]), 240)
     torchs = rates(lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [150, 180, 210]), 240, fit=False)
     assert ours == pytest.approx(torchs)
+
+
+@pytest.mark.parametrize("total", [20, 100, 333])
+def test_one_cycle_equals_torchs(total):
+    ours = rates(OneCycleSchedule, total)
+    torchs = rates(
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=1.0, total_steps=total, cycle_momentum=False),
+        total,
+        fit=False,
+    )
+    assert ours == pytest.approx(torchs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"peak": 1.0}, "peak is a share"), ({"final_divisor": 0.1}, "final_divisor must be")]
+)
+def test_one_cycle_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        rates(lambda o: OneCycleSchedule(o, **arguments), 10)
 
 
 def test_warmup_rises_linearly_from_above_zero_and_then_the_cosine_starts():
