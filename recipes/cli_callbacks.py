@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..callbacks import FiniteLoss, GracefulInterrupt, ImageProgressBar, PredictionWriter, RunSummary
+from ..modules.errors import InputError
 
 
 def default_loggers(given: Any, run_dir: Path) -> list[Logger] | bool:
@@ -23,6 +24,21 @@ def default_loggers(given: Any, run_dir: Path) -> list[Logger] | bool:
     if not any(isinstance(logger, CSVLogger) for logger in loggers):
         loggers.insert(0, CSVLogger(str(run_dir), name="", version=""))
     return loggers
+
+
+def check_unique(callbacks: list[Callback]) -> None:
+    """Refuse a callback that a recipe and an overlay both bring, as only one of them could keep its state.
+
+    Raises:
+        InputError: If two callbacks would save their state under one name.
+    """
+    keys = [callback.state_key for callback in callbacks if type(callback).state_dict is not Callback.state_dict]
+    for callback in callbacks:
+        if keys.count(callback.state_key) > 1:
+            raise InputError(
+                f"the callback {type(callback).__name__} is given twice, perhaps by the recipe and by an overlay:"
+                " give it once"
+            )
 
 
 def default_callbacks(

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from .. import callbacks, datamodules, recipes
 from ..modules.errors import InputError
 from . import cli_configs
-from .cli_callbacks import default_callbacks, default_loggers
+from .cli_callbacks import check_unique, default_callbacks, default_loggers
 from .cli_checkpoint import check_checkpoint
 from .cli_parser import RecipesParser
 from .cli_run_folder import make_run_dir, remove_unstarted
@@ -185,6 +185,7 @@ class RecipesCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         given = trainer.callbacks or []
         given = given if isinstance(given, list) else [given]
+        check_unique(given)
         chosen = given + default_callbacks(
             str(self.subcommand), given, trainer=trainer, model=self.model, run_dir=self.run_dir
         )

@@ -52,7 +52,7 @@ class Setting:
 
 SETTINGS = [
     Setting("supervised", model=lambda: classification(objective=CrossEntropy(label_smoothing=0.1))),
-    Setting("random_subset", callbacks=lambda: [RandomSubset(0.4)], selects_samples=True),
+    Setting("random_subset", callbacks=lambda: [RandomSubset(0.3)], selects_samples=True),
     Setting("infobatch", callbacks=lambda: [InfoBatch(delta=1.0)], selects_samples=True),
 ]
 

@@ -47,7 +47,7 @@ def test_a_step_reads_nothing_back_from_the_device(setting, monkeypatch):
 
     model.training_step = watched
     run.fit(model, setting.data())
-    assert run.global_step == 3
+    assert run.global_step == 3 or (setting.selects_samples and run.global_step == 2)
     assert reads == []
 
 
