@@ -141,7 +141,7 @@ ON_THE_LINE = {
     "--ckpt_path last": "ckpt_path last is not a file",
     "-c": "-c needs the name of a recipe or a file",
     "-c .": ". is a folder: name a file in it",
-    "-c infobatch -c infobatch": "the callback InfoBatch is given twice",
+    "-c digits/infobatch -c infobatch": "the callback InfoBatch is given twice",
     "-c infobatch -c random_subset": "InfoBatch and RandomSubset both choose the training samples: keep one of them",
     "-c infobatch --trainer.callbacks.prune_ratio 1.5": "prune_ratio must lie in [0, 1) but is 1.5",
     "-c infobatch --trainer.max_epochs=-1": "InfoBatch must know when the run ends",
