@@ -1,6 +1,6 @@
-"""Write the README's tables from the rows in `results/`.
+"""Write the tables of the README and of the pages in `docs/` from the rows in `results/`.
 
-python benchmarks/readme_tables.py          # rewrites README.md
+python benchmarks/readme_tables.py          # rewrites README.md and docs/*.md
 """
 
 from __future__ import annotations
@@ -36,10 +36,62 @@ def accuracies() -> str:
         ]
         for path in sorted((ROOT / "results").glob("*.csv"), reverse=True)
         for row in rows(path.stem)
-        if "test_accuracy_mean" in row
+        if (ROOT / "configs" / path.stem).is_dir()
     ]
     header = ["recipe", "test accuracy", "seeds", "epochs", "samples", "CPU seconds", "hardware", "commit"]
     return table(header, body)
+
+
+def pruning() -> str:
+    """Accuracy and cost of ways to train on fewer samples, beside all samples for as many epochs."""
+    measured = rows("data_pruning")
+    full = max(measured, key=lambda row: int(row["samples"]))
+
+    def saved(row: dict[str, str], what: str) -> float:
+        return 1 - float(row[what]) / float(full[what])
+
+    body = []
+    for row in sorted(measured, key=lambda row: -int(row["samples"])):
+        difference = 100 * (float(row["test_accuracy_mean"]) - float(full["test_accuracy_mean"]))
+        accuracy = f"{float(row['test_accuracy_mean']):.4f} ± {float(row['test_accuracy_std']):.4f}"
+        options = re.findall(r"callbacks\.(\w+ \S+)", row["command"])
+        name = row["recipe"].split()[-1] if " " in row["recipe"] else "all samples"
+        body.append(
+            [
+                ", ".join([name, *options]),
+                row["epochs"],
+                f"{int(row['samples']):,}",
+                *((f"{saved(row, 'samples'):.1%}", f"{saved(row, 'cpu_s'):.1%}") if row is not full else ("", "")),
+                accuracy,
+                f"{difference:+.2f}" if row is not full else "",
+                row["commit"],
+            ]
+        )
+    header = ["training", "epochs", "samples", "saved", "CPU s saved", "test accuracy", "points to all", "commit"]
+    return table(header, body)
+
+
+def selection_cost() -> str:
+    """Cost of choosing samples beside a permutation of as many, and of its part in a step."""
+    body = [
+        [
+            f"{int(row['samples']):,}",
+            f"{1000 * float(row['permutation_s']):.1f} ms",
+            f"{1000 * float(row['decision_s']):.1f} ms, {row['decision_ratio']} x",
+            f"{1000 * float(row['reading_s']):.1f} ms",
+            row["bytes_per_sample"],
+            row["commit"],
+        ]
+        for row in {row["samples"]: row for row in rows("data_selection")}.values()
+    ]
+    header = ["samples N", "one permutation", "decision and shuffle", "reading the indices", "bytes a sample", "commit"]
+    step = rows("data_selection_step")[-1]
+    share = f"{float(step['share_of_step']):.2%}"
+    return (
+        table(header, body)
+        + f"\n\nEach step of `{step['network']}` at batch {step['batch']} ({step['step_ms']} CPU ms) has {step['hooks_ms']}"
+        f" CPU ms of the callback in it: {share} (commit {step['commit']})."
+    )
 
 
 def speed() -> str:
@@ -75,15 +127,28 @@ def quickstart() -> str:
     return f"```\n{text.strip()}\n```"
 
 
+PARTS = {
+    "accuracy": accuracies,
+    "speed": speed,
+    "quickstart": quickstart,
+    "pruning": pruning,
+    "selection cost": selection_cost,
+}
+
+
+def pages() -> list[Path]:
+    """The files that may have tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
 def render(text: str) -> str:
-    """The README with fresh tables."""
-    parts = {"accuracy": accuracies(), "speed": speed(), "quickstart": quickstart()}
-    for name, part in parts.items():
+    """A page with fresh tables."""
+    for name, part in PARTS.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text = pattern.sub(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)
+        text = pattern.sub(lambda match, part=part: f"{match[1]}{part()}\n{match[2]}", text)
     return text
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(render(readme.read_text()))
+    for page in pages():
+        page.write_text(render(page.read_text()))
