@@ -89,8 +89,8 @@ def selection_cost() -> str:
     share = f"{float(step['share_of_step']):.2%}"
     return (
         table(header, body)
-        + f"\n\nEach step of `{step['network']}` at batch {step['batch']} ({step['step_ms']} CPU ms) has {step['hooks_ms']}"
-        f" CPU ms of the callback in it: {share} (commit {step['commit']})."
+        + f"\n\nEach step of `{step['network']}` at batch {step['batch']} ({step['step_ms']} CPU ms) has"
+        f" {step['hooks_ms']} CPU ms of the callback in it: {share} (commit {step['commit']})."
     )
 
 
