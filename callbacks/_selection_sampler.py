@@ -31,7 +31,8 @@ class SelectionSampler(EpochSampler):
         dataset: A map-style data set.
         order_of: Gives the indices of an epoch for all processes together, in the order they are read.
         on_epoch: Called when Lightning begins an epoch, before any hook of it, also in a resumed one.
-        min_share: Samples each process reads at least, by repeating some.
+        batch_size: Samples in a batch of one process.
+        whole_batches: Whether the loader drops the last, smaller batch.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class SelectionSampler(EpochSampler):
         *,
         order_of: Callable[[int], Tensor],
         on_epoch: Callable[[], None],
-        min_share: int,
+        batch_size: int,
+        whole_batches: bool,
         seed: int,
         shuffle: bool,
         num_replicas: int,
@@ -50,7 +52,8 @@ class SelectionSampler(EpochSampler):
         super().__init__(dataset, seed=seed, shuffle=shuffle, num_replicas=num_replicas, rank=rank, drop_last=drop_last)
         self._order_of = order_of
         self._on_epoch = on_epoch
-        self._min_share = min_share
+        self._batch_size = batch_size
+        self._whole_batches = whole_batches
         self._begun = False
 
     def order(self, epoch: int) -> Tensor:
@@ -58,8 +61,15 @@ class SelectionSampler(EpochSampler):
         return self._order_of(epoch)
 
     def share_size(self, size: int) -> int:
-        """Samples that each process reads where ``size`` are selected for all."""
-        return max(super().share_size(size), self._min_share)
+        """Samples that each process reads where ``size`` are selected for all; some are repeated to make it so."""
+        share, every = super().share_size(size), len(self.dataset)  # type: ignore[arg-type]
+        if size == every:
+            return share
+        if self._whole_batches:
+            # Less than a batch would be no epoch at all.
+            return max(share, min(self._batch_size, super().share_size(every)))
+        # A last batch of one would break batch normalisation.
+        return share + (share % self._batch_size == 1 < self._batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch and tell the callback."""
@@ -139,9 +149,14 @@ def take_over(
         options["shuffle"] = type(sampler) is RandomSampler
     if seed is not None:
         options["seed"] = seed
-    # An epoch of less than a batch would be none where the loader drops the last, smaller batch.
-    least = min(loader.batch_size, len(loader.dataset) // options["num_replicas"]) if loader.drop_last else 1
-    chosen = SelectionSampler(loader.dataset, order_of=order_of, on_epoch=on_epoch, min_share=least, **options)
+    chosen = SelectionSampler(
+        loader.dataset,
+        order_of=order_of,
+        on_epoch=on_epoch,
+        batch_size=loader.batch_size,
+        whole_batches=loader.drop_last,
+        **options,
+    )
     return SelectedData(_update_dataloader(loader, chosen), chosen, trainer)
 
 
