@@ -1,6 +1,7 @@
 """Callbacks that work with any LightningModule."""
 
 from .data_selection import DataSelection
+from .epsilon_greedy import EpsilonGreedy
 from .finite_loss import FiniteLoss
 from .graceful_interrupt import GracefulInterrupt
 from .infobatch import InfoBatch, infobatch_plan
@@ -8,9 +9,13 @@ from .prediction_writer import PredictionWriter
 from .progress_bar import ImageProgressBar
 from .random_subset import RandomSubset
 from .run_summary import RunSummary
+from .seta import SeTa
+from .ucb import UCB
 
 __all__ = [
+    "UCB",
     "DataSelection",
+    "EpsilonGreedy",
     "FiniteLoss",
     "GracefulInterrupt",
     "ImageProgressBar",
@@ -18,5 +23,6 @@ __all__ = [
     "PredictionWriter",
     "RandomSubset",
     "RunSummary",
+    "SeTa",
     "infobatch_plan",
 ]

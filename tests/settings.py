@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning_recipes.callbacks import InfoBatch, RandomSubset
+from lightning_recipes.callbacks import UCB, EpsilonGreedy, InfoBatch, RandomSubset, SeTa
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.networks import create_network
@@ -54,6 +54,9 @@ SETTINGS = [
     Setting("supervised", model=lambda: classification(objective=CrossEntropy(label_smoothing=0.1))),
     Setting("random_subset", callbacks=lambda: [RandomSubset(0.3)], selects_samples=True),
     Setting("infobatch", callbacks=lambda: [InfoBatch(delta=1.0)], selects_samples=True),
+    Setting("ucb", callbacks=lambda: [UCB(0.3, every=2)], selects_samples=True),
+    Setting("epsilon_greedy", callbacks=lambda: [EpsilonGreedy(0.3, every=2)], selects_samples=True),
+    Setting("seta", callbacks=lambda: [SeTa(delta=1.0)], selects_samples=True),
 ]
 
 # Further ways to run a technique that the suites put through the same tests, but that have no recipe of their own.
