@@ -77,8 +77,7 @@ class SeTa(DataSelection):
         size = len(scores)
         keep = max(1, round((1 - self.prune_ratio) * size))
         chosen = uniform_subset(size, keep, self.generator(epoch)).numpy()
-        # The margin is for products such as 100 * 0.29.
-        if epoch and self.progress(epoch) <= self.delta + 1e-9:
+        if epoch and self.progress(epoch) <= self.delta:
             values = scores.numpy()
             easiest, hardest = self._window(values[chosen & np.isfinite(values)], epoch)
             # No comparison is true of a sample without a score.
