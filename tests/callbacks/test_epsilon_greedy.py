@@ -54,11 +54,12 @@ def test_by_hand(monkeypatch):
     """Of ten, five stay: round(0.35 * 5) of them by chance, of the seven that are not the three highest."""
     scores = torch.arange(10)
     found = set()
-    for seed in range(60):
+    for seed in range(100):
         indices = chosen(prepared(EpsilonGreedy(0.5, epsilon=0.35, seed=seed), scores, monkeypatch), 1)
         assert indices[2:] == [7, 8, 9]
-        found |= set(indices[:2])
-    assert found == {0, 1, 2, 3, 4, 5, 6}
+        found |= {tuple(indices[:2])}
+    # All 21 pairs but for chance; with one drawn, each would hold the 6.
+    assert len(found) > 15
 
 
 @pytest.mark.parametrize(("epsilon", "certain"), [(0.3, 35), (1.0, 0)])
