@@ -71,9 +71,10 @@ class RunningLossSelection(DataSelection):
         kept = torch.ones(size, dtype=torch.bool)
         return {**super().new_memory(size), "kept": kept, "decided": torch.tensor(0)}
 
-    def running_mean(self, old: Tensor, new: Tensor) -> Tensor:
-        """Means after one more value each; where there was none (NaN), the value."""
-        return torch.where(old.isnan(), new, old.lerp(new, 1 - self.score_momentum))
+
+def running_mean(old: Tensor, new: Tensor, momentum: float) -> Tensor:
+    """Means after one more value each: a share ``momentum`` of the old, or none of it where that is NaN."""
+    return torch.where(old.isnan(), new, old.lerp(new, 1 - momentum))
 
 
 def highest(scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:

@@ -83,8 +83,8 @@ class DataSelection(Callback):
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Choose the samples of an epoch.
 
-        May be called again for the same epoch and must then choose the same: random numbers come from
-        :meth:`generator`.
+        Called after the losses of the epoch before were taken in, perhaps again for the same epoch, and must then
+        choose the same: random numbers come from :meth:`generator`, and what is kept for later from ``memory``.
 
         Args:
             scores: The samples' scores, float32 ``(N,)``; NaN for one that has none yet.

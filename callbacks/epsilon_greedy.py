@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..modules.errors import InputError
 from ..modules.sampling import uniform_subset
-from ._running_losses import RunningLossSelection, highest
+from ._running_losses import RunningLossSelection, highest, running_mean
 
 
 class EpsilonGreedy(RunningLossSelection):
@@ -61,4 +61,4 @@ class EpsilonGreedy(RunningLossSelection):
 
     def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
         """Take losses into the running mean, which is the score."""
-        memory["scores"][indices] = self.running_mean(memory["scores"][indices], losses)
+        memory["scores"][indices] = running_mean(memory["scores"][indices], losses, self.score_momentum)

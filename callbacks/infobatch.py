@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..modules.errors import InputError
 from ..modules.sampling import uniform_subset
+from ._running_losses import running_mean
 from .data_selection import DataSelection
 
 
@@ -131,8 +132,8 @@ class InfoBatch(DataSelection):
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
         """The samples of an epoch: all at the beginning and the end of the run, those of the rule between."""
         self.threshold = None
-        # In the paper's words, epoch t >= floor(delta * T); the margin is for products such as 100 * 0.29.
-        if epoch < self.warmup_epochs or self.progress(epoch) > self.delta + 1e-9:
+        # The last epochs t >= floor(delta * T), without the rounding of products such as 0.29 * 100.
+        if epoch < self.warmup_epochs or self.progress(epoch) > self.delta:
             return torch.arange(len(scores)), None
         valid = _valid(scores)
         values = scores.numpy()
@@ -148,10 +149,7 @@ class InfoBatch(DataSelection):
 
     def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
         """Take losses as scores, or blend them in."""
-        if self.score_momentum:
-            old = memory["scores"][indices]
-            losses = torch.where(old.isnan(), losses, old.lerp(losses, 1 - self.score_momentum))
-        super().update(memory, indices, losses)
+        memory["scores"][indices] = running_mean(memory["scores"][indices], losses, self.score_momentum)
 
 
 def _thin(

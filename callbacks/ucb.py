@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..modules.errors import InputError
-from ._running_losses import RunningLossSelection, highest
+from ._running_losses import RunningLossSelection, highest, running_mean
 
 
 class UCB(RunningLossSelection):
@@ -70,6 +70,6 @@ class UCB(RunningLossSelection):
         """Take losses into the running means."""
         means, deviations = memory["means"][indices], memory["deviations"][indices]
         squared = (losses - means).nan_to_num(0).square()
-        memory["means"][indices] = means = self.running_mean(means, losses)
-        memory["deviations"][indices] = deviations = self.running_mean(deviations, squared)
+        memory["means"][indices] = means = running_mean(means, losses, self.score_momentum)
+        memory["deviations"][indices] = deviations = running_mean(deviations, squared, self.score_momentum)
         memory["scores"][indices] = means + self.confidence * deviations
