@@ -1,10 +1,13 @@
 """Callbacks that work with any LightningModule."""
 
 from .data_selection import DataSelection
+from .el2n import EL2N
 from .epsilon_greedy import EpsilonGreedy
 from .finite_loss import FiniteLoss
+from .forgetting import Forgetting
 from .graceful_interrupt import GracefulInterrupt
 from .infobatch import InfoBatch, infobatch_plan
+from .keep_hardest import KeepHardest
 from .prediction_writer import PredictionWriter
 from .progress_bar import ImageProgressBar
 from .random_subset import RandomSubset
@@ -13,13 +16,16 @@ from .seta import SeTa
 from .ucb import UCB
 
 __all__ = [
+    "EL2N",
     "UCB",
     "DataSelection",
     "EpsilonGreedy",
     "FiniteLoss",
+    "Forgetting",
     "GracefulInterrupt",
     "ImageProgressBar",
     "InfoBatch",
+    "KeepHardest",
     "PredictionWriter",
     "RandomSubset",
     "RunSummary",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning_recipes.callbacks import UCB, EpsilonGreedy, InfoBatch, RandomSubset, SeTa
+from lightning_recipes.callbacks import EL2N, UCB, EpsilonGreedy, Forgetting, InfoBatch, KeepHardest, RandomSubset, SeTa
+from lightning_recipes.callbacks._score_file import save_scores
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.networks import create_network
@@ -28,6 +32,14 @@ def digits(**arguments) -> Digits:
     return Digits(**{"batch_size": 32, "subset": 10, "crop_padding": 1, "cutout": 2, "seed": 0, **arguments})
 
 
+def score_file(scores: torch.Tensor | None = None) -> str:
+    """A file of these scores, or one that is yet to be written."""
+    path = Path(tempfile.mkdtemp()) / "scores.safetensors"
+    if scores is not None:
+        save_scores(path, scores, kind="EL2N", labels=None)
+    return str(path)
+
+
 @dataclass(frozen=True)
 class Setting:
     """A technique on tiny data.
@@ -40,6 +52,7 @@ class Setting:
         ddp_equals_single: Whether two processes compute what one does on the joint batch: no batch statistics, no
             mixing of samples, no random numbers per process.
         selects_samples: Whether it chooses the training samples, which only one technique of a run can.
+        refuses_mixing: Whether it needs images that are not mixed by Mixup or CutMix.
     """
 
     name: str
@@ -48,11 +61,20 @@ class Setting:
     callbacks: Callable[[], list[Callback]] = field(default=list)
     ddp_equals_single: bool = True
     selects_samples: bool = False
+    refuses_mixing: bool = False
 
 
 SETTINGS = [
     Setting("supervised", model=lambda: classification(objective=CrossEntropy(label_smoothing=0.1))),
     Setting("random_subset", callbacks=lambda: [RandomSubset(0.3)], selects_samples=True),
+    Setting(
+        "el2n",
+        callbacks=lambda: [EL2N(score_file(), first_epoch=0)],
+        selects_samples=True,
+        refuses_mixing=True,
+    ),
+    Setting("forgetting", callbacks=lambda: [Forgetting(score_file())], selects_samples=True, refuses_mixing=True),
+    Setting("keep_hardest", callbacks=lambda: [KeepHardest(score_file(torch.arange(100.0) % 7))], selects_samples=True),
     Setting("infobatch", callbacks=lambda: [InfoBatch(delta=1.0)], selects_samples=True),
     Setting("ucb", callbacks=lambda: [UCB(0.3, every=2)], selects_samples=True),
     Setting("epsilon_greedy", callbacks=lambda: [EpsilonGreedy(0.3, every=2)], selects_samples=True),

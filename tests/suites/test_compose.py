@@ -19,7 +19,12 @@ def test_rows_combine(one, other):
         with pytest.raises((InputError, RuntimeError), match=r"both choose the training samples|more than one"):
             trainer(max_epochs=2, callbacks=callbacks).fit(one.model(), other.data())
         return
+    model = one.model()
     run = trainer(max_epochs=2, callbacks=callbacks)
-    run.fit(one.model(), other.data())
+    if other.refuses_mixing and model.mixing is not None:
+        with pytest.raises(InputError, match="turn mixup and cutmix off"):
+            run.fit(model, other.data())
+        return
+    run.fit(model, other.data())
     assert torch.isfinite(run.callback_metrics["train/loss"])
     assert run.current_epoch == 2

@@ -1,0 +1,57 @@
+"""A second run on the samples that a first one found hardest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..modules.errors import InputError
+from ._running_losses import highest
+from ._score_file import load_scores
+from .data_selection import DataSelection
+
+
+class KeepHardest(DataSelection):
+    """Trains on the samples with the highest scores of an earlier run, by `EL2N` or `Forgetting`; static data pruning.
+
+    The same samples in every epoch, exactly ``round((1 - prune_ratio) N)``; which of equal scores is left to chance.
+    Samples without a score count as the highest. Needs no per-sample losses and works with any module. The earlier runs
+    cost what training on all samples costs: it pays where their scores serve many runs. Compare with `RandomSubset`.
+
+    Args:
+        scores: File of scores, or several, which are averaged.
+        prune_ratio: Share of all samples left out, in [0, 1). At least one stays.
+        seed: Seed of the choice between equal scores and of the order; None takes the one given to
+            ``seed_everything``, or 0.
+
+    Raises:
+        InputError: If ``prune_ratio`` is outside [0, 1), a file cannot be read or is of another training set, or the
+            run is one that `DataSelection` cannot serve.
+    """
+
+    needs_losses = False
+
+    def __init__(self, scores: str | list[str], prune_ratio: float = 0.3, *, seed: int | None = None) -> None:
+        super().__init__(seed=seed)
+        if not 0 <= prune_ratio < 1:
+            raise InputError(f"prune_ratio must lie in [0, 1) but is {prune_ratio}")
+        if not scores:
+            raise InputError(f"scores must name a file or several but is {scores!r}")
+        self.files = list(scores) if isinstance(scores, Sequence) and not isinstance(scores, str) else [scores]
+        self.prune_ratio = prune_ratio
+
+    def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """The same samples for every epoch."""
+        keep = max(1, round((1 - self.prune_ratio) * len(scores)))
+        return highest(scores, keep, self.generator(0)).nonzero().flatten(), None
+
+    def new_memory(self, size: int) -> dict[str, Tensor]:
+        """The mean of the files."""
+        try:
+            labels = self.labels()
+        except InputError:
+            labels = None
+        found = torch.stack([load_scores(path, size=size, labels=labels) for path in self.files])
+        return {"scores": found.nanmean(0)}
