@@ -50,7 +50,7 @@ def catch_up_schedules(trainer: Trainer, pl_module: LightningModule, *, batch: i
     if 0 < trainer.max_steps < math.ceil(full / every) * max(trainer.max_epochs or 0, 0) or trainer.max_epochs == -1:
         return  # the number of optimizer steps ends the run, so schedules are as long as that
     for config in trainer.lr_scheduler_configs:
-        if config.interval != "step" or config.reduce_on_plateau or batch % config.frequency:
+        if config.interval != "step" or config.reduce_on_plateau:
             continue
 
         def steps(done: int, of: int, frequency: int = config.frequency) -> int:
@@ -59,5 +59,11 @@ def catch_up_schedules(trainer: Trainer, pl_module: LightningModule, *, batch: i
             return done // math.lcm(every, frequency) + ends_short
 
         total, here, done = steps(full, full), steps(batches, batches), steps(batch, batches)
-        for _ in range(done * total // here - (done - 1) * total // here - 1):
+        missing = 0
+        if not here:
+            # The epoch is too short for Lightning to step at all.
+            missing = total if batch == batches else 0
+        elif batch % config.frequency == 0:
+            missing = done * total // here - (done - 1) * total // here - 1
+        for _ in range(missing):
             pl_module.lr_scheduler_step(config.scheduler, None)
