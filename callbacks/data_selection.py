@@ -18,7 +18,8 @@ from ..modules.sampling import epoch_generator, run_position
 from ._epoch_length import catch_up_schedules, set_epoch_length
 from ._epoch_plan import EpochPlan, epoch_plan
 from ._histogram import log_histogram
-from ._per_sample_step import check_module, reduce_training_step, restore_training_step
+from ._per_sample_step import reduce_training_step, restore_training_step
+from ._selection_checks import check_run
 from ._selection_sampler import SelectedData, labels_of, take_over
 
 
@@ -76,6 +77,7 @@ class DataSelection(Callback):
         self._weights: Tensor | None = None
         self._open_batch: int | None = None
         self._restored: dict[str, Any] | None = None
+        self._ended: dict[str, Any] = {}
 
     # -- the rule ----------------------------------------------------------------------------------------------------
 
@@ -147,13 +149,17 @@ class DataSelection(Callback):
         """Put the sampler into the training loader and the weights into the training step."""
         if stage != "fit":
             return
-        self._release(pl_module)
-        self._check(trainer, pl_module)
+        self._leave(pl_module)
+        self._forget()
+        check_run(self, DataSelection, trainer, pl_module)
         self._trainer = trainer
-        self._plan = self._restored = None
         if trainer.current_epoch == 0:
             # Not the second part of a run, but a run of its own.
             self.memory, self.samples_saved = {}, 0
+        if isinstance(pl_module, SampleWeighting):
+            self._weighting = pl_module
+        elif self.needs_losses:
+            reduce_training_step(pl_module, self._weighting, self._name)
         if overfit := trainer.overfit_batches:  # type: ignore[attr-defined]
             rank_zero_warn(
                 f"{self._name} is off in this run, as overfit_batches={overfit} always reads the same samples"
@@ -162,9 +168,6 @@ class DataSelection(Callback):
         source = trainer.fit_loop._data_source
         dataloader = source.dataloader
         source.dataloader = lambda: self._take_over(dataloader())  # type: ignore[method-assign]
-        self._weighting = pl_module if isinstance(pl_module, SampleWeighting) else SampleWeighting()
-        if self.needs_losses and self._weighting is not pl_module:
-            reduce_training_step(pl_module, self._weighting, self._name)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the weights of the batch."""
@@ -175,10 +178,8 @@ class DataSelection(Callback):
             set_epoch_length(trainer, self._data.batches(self._current_plan().kept))
         self._open_batch = batch_idx
         if self.needs_losses:
-            self._weighting.sample_losses = None
-            self._weighting.sample_weights = (
-                None if self._weights is None else self._weights[self._data.part(batch_idx)]
-            )
+            self._weighting.sample_losses, weights = None, self._weights
+            self._weighting.sample_weights = None if weights is None else weights[self._data.part(batch_idx)]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -202,11 +203,15 @@ class DataSelection(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module and the trainer as they were."""
         if stage == "fit":
-            self._release(pl_module)
+            ended = self.state_dict()
+            self._leave(pl_module)
+            self._forget()
+            self._ended = ended
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module and the trainer as they were."""
-        self._release(pl_module)
+        """Leave the module and the trainer as they were; a checkpoint may be written after this."""
+        self._close_done_batch()
+        self._leave(pl_module)
 
     def run_figures(self, *, seconds_per_sample: float) -> dict[str, Any]:
         """What `RunSummary` writes about the run."""
@@ -217,11 +222,9 @@ class DataSelection(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Scores, and where in which epoch the run is. With several processes all of them must call this."""
-        if self._trainer is None or self._taken is None or not self.memory:
-            return {}
-        if self._open_batch is not None:
-            # A checkpoint written by a callback that comes before this one.
-            self._close_batch(self._trainer.lightning_module, skipped=True)
+        if self._trainer is None or not self.memory:
+            return self._ended
+        self._close_done_batch()
         epoch, batches = run_position(self._trainer)
         losses = None
         if self._losses is not None and self._plan is not None:
@@ -307,7 +310,8 @@ class DataSelection(Callback):
         loop = trainer.fit_loop
         # A run resumed from the end of an epoch compares the batches it has done with the length of that epoch.
         ended = loop.restarting and self._restored is not None and not self._restored["batches"]
-        done = loop.epoch_loop.batch_progress.current.ready if ended else 0
+        progress: Any = loop.epoch_loop.batch_progress.current
+        done = progress.processed if ended else 0
         set_epoch_length(trainer, done or self._data.batches(self._current_plan().kept))
 
     def _prepare(self, device: torch.device) -> None:
@@ -319,6 +323,13 @@ class DataSelection(Callback):
             self._losses = share(restored["losses"]).to(device).clone()
         else:
             self._losses = torch.full((len(share(plan.order)),), torch.nan, device=device)
+
+    def _close_done_batch(self) -> None:
+        """Close a batch that Lightning counts as done, for a callback that comes before this one and saves."""
+        if self._open_batch is not None and self._trainer is not None:
+            epoch, batches = run_position(self._trainer)
+            if batches > self._open_batch or epoch > self._current_plan().epoch:
+                self._close_batch(self._trainer.lightning_module, skipped=True)
 
     def _close_batch(self, pl_module: LightningModule, *, skipped: bool) -> None:
         """Keep the losses of the batch that is over and let schedules catch up, once."""
@@ -340,13 +351,9 @@ class DataSelection(Callback):
                 f"{self._name} needs one loss per sample, but {type(pl_module).__name__} did not call"
                 " self.reduce(losses) in its training step: call it with losses of shape (N,)"
             )
-        catch_up_schedules(
-            self._data.trainer,
-            pl_module,
-            batch=batch_idx + 1,
-            batches=self._data.batches(self._current_plan().kept),
-            full=self._data.batches(self._data.size),
-        )
+        data, kept = self._data, self._current_plan().kept
+        batches, full = data.batches(kept), data.batches(data.size)
+        catch_up_schedules(data.trainer, pl_module, batch=batch_idx + 1, batches=batches, full=full)
 
     def _merged_losses(self) -> Tensor:
         """Losses of all processes in the order of the plan; NaN where there is none."""
@@ -375,24 +382,18 @@ class DataSelection(Callback):
     def _name(self) -> str:
         return type(self).__name__
 
-    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot be served."""
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        others = [type(other).__name__ for other in callbacks if isinstance(other, DataSelection) and other is not self]
-        if others:
-            raise InputError(f"{self._name} and {others[0]} both choose the training samples: keep one of them")
-        if self.needs_run_length and trainer.max_epochs == -1 and trainer.max_steps == -1:
-            raise InputError(
-                f"{self._name} must know when the run ends, but max_epochs and max_steps are -1: set one of them"
-            )
-        check_module(pl_module, self._name, needs_losses=self.needs_losses)
-
-    def _release(self, pl_module: LightningModule) -> None:
+    def _leave(self, pl_module: LightningModule) -> None:
         """Leave trainer and module as they were."""
+        restore_training_step(pl_module)
         if self._trainer is not None:
             vars(self._trainer.fit_loop._data_source).pop("dataloader", None)
-            restore_training_step(pl_module)
-        self._taken = self._losses = self._weights = self._open_batch = None
+        self._weighting.sample_weights = self._weighting.sample_losses = None
+
+    def _forget(self) -> None:
+        """Let go of everything that belongs to one run."""
+        self._trainer = self._taken = self._plan = self._restored = None
+        self._losses = self._weights = self._open_batch = None
+        self._weighting, self._ended = SampleWeighting(), {}
 
 
 _DECISION = 2

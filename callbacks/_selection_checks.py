@@ -1,0 +1,40 @@
+"""What a run must be like for its training samples to be selected."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from ..modules.errors import InputError
+from ..modules.sample_weighting import SampleWeighting
+
+
+def check_run(selection: Any, kind: type, trainer: Trainer, pl_module: LightningModule) -> None:
+    """Refuse a run that a callback cannot serve; its loader is looked at when it is there.
+
+    Args:
+        selection: The callback.
+        kind: The class of which a trainer can have but one.
+        trainer: The trainer.
+        pl_module: The module that is to be trained.
+
+    Raises:
+        InputError: If another callback selects too, the rule needs an end of the run and there is none, or the module
+            reads its batches itself, or optimizes by itself without `SampleWeighting`.
+    """
+    name, module_name = type(selection).__name__, type(pl_module).__name__
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    others = [type(other).__name__ for other in callbacks if isinstance(other, kind) and other is not selection]
+    if others:
+        raise InputError(f"{name} and {others[0]} both choose the training samples: keep one of them")
+    if selection.needs_run_length and trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise InputError(f"{name} must know when the run ends, but max_epochs and max_steps are -1: set one of them")
+    if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
+        raise InputError(f"{name} cannot serve a training_step that takes dataloader_iter: let it take the batch")
+    if selection.needs_losses and not (isinstance(pl_module, SampleWeighting) or pl_module.automatic_optimization):
+        raise InputError(
+            f"{module_name} optimizes manually, so {name} cannot weight its losses: mix in"
+            " lightning_recipes.modules.sample_weighting.SampleWeighting and call self.reduce(losses)"
+        )
