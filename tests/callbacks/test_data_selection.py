@@ -241,6 +241,16 @@ def test_an_epoch_of_less_than_a_batch_is_filled_up_with_weight_0():
     assert model.weights[0].tolist() == pytest.approx([4.0] * 8)
 
 
+def test_a_sample_read_again_to_fill_a_batch_counts_once():
+    callback, model = RandomSubset(0.775, rescale=True), Stranger()  # 9 of 40, a batch of 8 and one of 1
+    fit(model, loader(), callback, max_epochs=1)
+    first, second = model.steps
+    assert len(second.indices) == 2
+    assert second.indices[1] == first.indices[0]
+    assert model.weights[1].tolist() == pytest.approx([40 / 9, 0])
+    assert callback.memory["scores"][first.indices[0]] == first.losses[0] != second.losses[1]
+
+
 def test_equal_scores_prune_nothing():
     class Equal(Stranger):
         def losses(self, indices):
