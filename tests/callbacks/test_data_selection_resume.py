@@ -62,7 +62,7 @@ def differing(points, whole, make, data, callbacks=lambda: [InfoBatch(delta=0.8)
         ({"val_check_interval": 0.5, "limit_train_batches": 5}, onecycle, False),
         ({"reload_dataloaders_every_n_epochs": 1}, onecycle, False),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_resumed_anywhere(tmp_path, options, schedule, first):
     """The checkpoint is written before or after the callback's own turn."""
