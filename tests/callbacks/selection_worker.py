@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import torch
+from foreign import Scores, Stranger, fit, loader
 from helpers import Snapshots, weights
 from lightning.pytorch import seed_everything
 from lightning_recipes.callbacks import InfoBatch
-from strangers import Scores, Stranger, fit, loader
 
 
 def main(folder: Path) -> None:

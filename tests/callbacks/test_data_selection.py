@@ -9,11 +9,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from foreign import Averaging, Contracted, DictStranger, Indices, Manual, Scores, Stranger, fit, loader
 from helpers import trainer, weights
 from lightning.pytorch import Callback
 from lightning_recipes.callbacks import InfoBatch, RandomSubset
 from settings import classification, digits
-from strangers import Averaging, Contracted, DictStranger, Indices, Manual, Scores, Stranger, fit, loader
 from torch.utils.data import DataLoader
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from foreign import Contracted, Indices, Manual, Stranger, fit, loader
 from helpers import trainer
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import CombinedLoader
 from lightning_recipes.callbacks import InfoBatch, RandomSubset
 from lightning_recipes.modules.errors import InputError
-from strangers import Contracted, Indices, Manual, Stranger, fit, loader
 from torch.utils.data import (
     BatchSampler,
     DataLoader,

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from foreign import Contracted, Manual, Stranger, fit, loader
 from helpers import Snapshots, weights
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning_recipes.callbacks import InfoBatch, RandomSubset
-from strangers import Contracted, Manual, Stranger, fit, loader
 
 TESTS = Path(__file__).resolve().parent.parent
 

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from foreign import Contracted, Stranger, fit, loader
 from helpers import trainer, weights
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import (
@@ -16,7 +17,6 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.tuner import Tuner
 from lightning_recipes.callbacks import InfoBatch, RandomSubset
-from strangers import Contracted, Stranger, fit, loader
 
 
 def test_a_second_run_with_a_new_trainer_starts_anew():

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
+from foreign import Averaging, Manual, Stranger, fit, loader
 from lightning_recipes.callbacks import InfoBatch, RandomSubset
-from strangers import Averaging, Manual, Stranger, fit, loader
 
 
 def onecycle(optimizer, steps):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from foreign import Averaging, Contracted, Stranger, fit, loader
 from helpers import trainer, weights
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import (
     EarlyStopping,
 )
 from lightning_recipes.callbacks import InfoBatch, RandomSubset
-from strangers import Averaging, Contracted, Stranger, fit, loader
 from torch.utils.data import DistributedSampler
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from foreign import Contracted, DictStranger, Manual, Scores, Stranger, fit, loader
 from helpers import weights
 from lightning_recipes.callbacks import InfoBatch, RandomSubset
-from strangers import Contracted, DictStranger, Manual, Scores, Stranger, fit, loader
 
 
 @pytest.mark.parametrize("kind", [Stranger, DictStranger, Contracted, Manual])

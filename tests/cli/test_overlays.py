@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning_recipes.callbacks import UCB, EpsilonGreedy, InfoBatch, RandomSubset, SeTa
 from lightning_recipes.recipes import cli_catalog, cli_run
 
 
@@ -24,9 +25,27 @@ def fitted(recipes, monkeypatch):
     return fit
 
 
+SELECTIONS = {
+    "infobatch": InfoBatch,
+    "random_subset": RandomSubset,
+    "ucb": UCB,
+    "epsilon_greedy": EpsilonGreedy,
+    "seta": SeTa,
+}
+
+
 def test_there_is_a_test_for_every_overlay():
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    assert set(cli_catalog.names("overlays")) <= tested
+    assert set(cli_catalog.names("overlays")) <= tested | set(SELECTIONS)
+
+
+@pytest.mark.parametrize("overlay", SELECTIONS)
+def test_overlays_that_select_samples(fitted, overlay):
+    cli, result = fitted(f"-c {overlay} --trainer.callbacks.prune_ratio 0.125")
+    (selection,) = [c for c in cli.trainer.callbacks if isinstance(c, SELECTIONS[overlay])]
+    assert getattr(selection, "prune_ratio", None) == 0.125 or selection.prune_ratios == [0.125]
+    assert "forward passes saved" in result.out
+    assert "prune_ratio: 0.125" in (result.run / "recipe.yaml").read_text()
 
 
 def test_bf16(fitted):
