@@ -102,9 +102,10 @@ def run_position(trainer: Trainer) -> tuple[int, int]:
     loop = trainer.fit_loop
     epoch: Any = loop.epoch_progress.current
     batches: Any = loop.epoch_loop.batch_progress.current
-    # Lightning counts a batch as processed before `on_train_batch_end`, where checkpoints are written.
-    if epoch.ready == epoch.processed:
+    # Between two epochs, and while one begins, the batches counted are those of the epoch before.
+    if epoch.ready == epoch.processed or epoch.started < epoch.ready:
         return epoch.processed, 0
+    # Lightning counts a batch as processed before `on_train_batch_end`, where checkpoints are written.
     if batches.processed >= trainer.num_training_batches:
         return epoch.processed + 1, 0
     return epoch.processed, batches.processed
