@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..modules.errors import InputError
 from ..modules.sampling import uniform_subset
+from ._selection_checks import check_prune_ratio
 from .data_selection import DataSelection
 
 
@@ -31,8 +32,7 @@ class RunningLossSelection(DataSelection):
 
     def __init__(self, prune_ratio: float, *, score_momentum: float, every: int, seed: int | None) -> None:
         super().__init__(seed=seed)
-        if not 0 <= prune_ratio < 1:
-            raise InputError(f"prune_ratio must lie in [0, 1) but is {prune_ratio}")
+        check_prune_ratio(prune_ratio)
         if not 0 <= score_momentum < 1:
             raise InputError(f"score_momentum must lie in [0, 1) but is {score_momentum}")
         if every < 1:

@@ -1,4 +1,4 @@
-"""What a run must be like for its training samples to be selected."""
+"""What arguments and a run must be like for training samples to be selected."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from lightning.pytorch import LightningModule, Trainer
 
 from ..modules.errors import InputError
 from ..modules.sample_weighting import SampleWeighting
+
+
+def check_prune_ratio(prune_ratio: float) -> None:
+    """Refuse a share to leave out that is none, or all."""
+    if not 0 <= prune_ratio < 1:
+        raise InputError(f"prune_ratio must lie in [0, 1) but is {prune_ratio}")
+
+
+def check_delta(delta: float) -> None:
+    """Refuse a share of the run that is none."""
+    if not 0 <= delta <= 1:
+        raise InputError(f"delta must lie in [0, 1] but is {delta}")
 
 
 def check_run(selection: Any, kind: type, trainer: Trainer, pl_module: LightningModule) -> None:

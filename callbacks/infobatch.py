@@ -11,6 +11,7 @@ from torch import Tensor
 from ..modules.errors import InputError
 from ..modules.sampling import uniform_subset
 from ._running_losses import running_mean
+from ._selection_checks import check_delta, check_prune_ratio
 from .data_selection import DataSelection
 
 
@@ -46,7 +47,7 @@ def infobatch_plan(
     """
     if scores.ndim != 1 or scores.shape != seen.shape:
         raise InputError(f"scores and seen must both be of shape (N,) but are {(*scores.shape,)}, {(*seen.shape,)}")
-    _check_prune_ratio(prune_ratio)
+    check_prune_ratio(prune_ratio)
     valid = _valid(scores, seen)
     return _thin(scores.numpy(), valid, [_mean(scores.numpy(), valid)], [prune_ratio], generator)
 
@@ -102,7 +103,7 @@ class InfoBatch(DataSelection):
         super().__init__(seed=seed)
         self.prune_ratios: list[float] = list(prune_ratio) if isinstance(prune_ratio, Sequence) else [prune_ratio]
         for ratio in self.prune_ratios:
-            _check_prune_ratio(ratio)
+            check_prune_ratio(ratio)
         wanted = len(percentiles) if percentiles is not None else 1
         if len(self.prune_ratios) != wanted:
             raise InputError(
@@ -114,8 +115,7 @@ class InfoBatch(DataSelection):
             raise InputError(f"percentiles must rise and lie in (0, 100] but are {percentiles}")
         if percentiles is not None and per_class:
             raise InputError(f"per_class compares with a class's mean: leave out percentiles {percentiles}")
-        if not 0 <= delta <= 1:
-            raise InputError(f"delta must lie in [0, 1] but is {delta}")
+        check_delta(delta)
         if warmup_epochs < 1:
             raise InputError(
                 f"warmup_epochs must be at least 1, as the first epoch has no scores, but is {warmup_epochs}"
@@ -199,8 +199,3 @@ def _class_means(scores: np.ndarray, valid: np.ndarray, labels: np.ndarray) -> n
     counts = np.bincount(labels[valid], minlength=labels.max() + 1)
     sums = np.bincount(labels[valid], weights=scores[valid], minlength=labels.max() + 1)
     return (sums / np.maximum(counts, 1)).astype(scores.dtype)[labels]
-
-
-def _check_prune_ratio(prune_ratio: float) -> None:
-    if not 0 <= prune_ratio < 1:
-        raise InputError(f"prune_ratio must lie in [0, 1) but is {prune_ratio}")

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..modules.errors import InputError
 from ._running_losses import highest
 from ._score_file import load_scores
+from ._selection_checks import check_prune_ratio
 from .data_selection import DataSelection
 
 
@@ -35,8 +36,7 @@ class KeepHardest(DataSelection):
 
     def __init__(self, scores: str | list[str], prune_ratio: float = 0.3, *, seed: int | None = None) -> None:
         super().__init__(seed=seed)
-        if not 0 <= prune_ratio < 1:
-            raise InputError(f"prune_ratio must lie in [0, 1) but is {prune_ratio}")
+        check_prune_ratio(prune_ratio)
         if not scores:
             raise InputError(f"scores must name a file or several but is {scores!r}")
         self.files = list(scores) if isinstance(scores, Sequence) and not isinstance(scores, str) else [scores]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..modules.errors import InputError
 from ..modules.sampling import uniform_subset
+from ._selection_checks import check_prune_ratio
 from .data_selection import DataSelection
 
 
@@ -28,8 +28,7 @@ class RandomSubset(DataSelection):
 
     def __init__(self, prune_ratio: float = 0.3, *, rescale: bool = False, seed: int | None = None) -> None:
         super().__init__(seed=seed)
-        if not 0 <= prune_ratio < 1:
-            raise InputError(f"prune_ratio must lie in [0, 1) but is {prune_ratio}")
+        check_prune_ratio(prune_ratio)
         self.prune_ratio = prune_ratio
         self.rescale = rescale
         self.needs_losses = rescale

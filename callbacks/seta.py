@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..modules.errors import InputError
 from ..modules.sampling import uniform_subset
+from ._selection_checks import check_delta, check_prune_ratio
 from .data_selection import DataSelection
 
 
@@ -54,8 +55,7 @@ class SeTa(DataSelection):
         seed: int | None = None,
     ) -> None:
         super().__init__(seed=seed)
-        if not 0 <= prune_ratio < 1:
-            raise InputError(f"prune_ratio must lie in [0, 1) but is {prune_ratio}")
+        check_prune_ratio(prune_ratio)
         if num_groups < 1:
             raise InputError(f"num_groups must be at least 1 but is {num_groups}")
         if not 0 < window_scale <= 1:
@@ -64,8 +64,7 @@ class SeTa(DataSelection):
             raise InputError(
                 f"window_scale {window_scale} of num_groups {num_groups} rounds to no group: raise one of them"
             )
-        if not 0 <= delta <= 1:
-            raise InputError(f"delta must lie in [0, 1] but is {delta}")
+        check_delta(delta)
         self.prune_ratio = prune_ratio
         self.num_groups = num_groups
         self.window_scale = window_scale

@@ -9,6 +9,7 @@ import torch
 from helpers import trainer
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_recipes.modules.sample_weighting import SampleWeighting
+from lightning_recipes.modules.sampling import epoch_generator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -175,3 +176,19 @@ def fit(model: LightningModule, data: Any, *callbacks: Callback, ckpt_path: Any 
     torch.manual_seed(7)  # a plain loader draws from the global generator
     run.fit(model, data, validation, ckpt_path=ckpt_path)
     return run
+
+
+def prepared(callback, scores, monkeypatch):
+    """A callback outside of a run, with these scores."""
+    scores = torch.as_tensor(scores, dtype=torch.float32)
+    monkeypatch.setattr(callback, "generator", lambda epoch: epoch_generator(callback.seed or 0, epoch, 2))
+    callback.memory = callback.new_memory(len(scores))
+    callback.memory["scores"] = scores
+    return callback
+
+
+def chosen(callback, epoch):
+    """What it decides for an epoch."""
+    indices, weights = callback.decide(callback.memory["scores"], epoch)
+    assert weights is None
+    return indices.tolist()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,28 @@ def ids(setting: Any) -> str:
 def weights(model: LightningModule) -> dict[str, torch.Tensor]:
     """A copy of all weights and buffers."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def run_two_processes(script: Path, folder: Path) -> None:
+    """Run a script, which gets the folder as its argument, as both processes of a group on this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    tests = str(Path(__file__).resolve().parent)
+    paths = {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(folder)],
+            env={**os.environ, **shared, **paths, "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)[-3000:]
 
 
 class Snapshots(Callback):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from foreign import Contracted, Manual, Stranger, fit, loader
-from helpers import Snapshots, weights
+from helpers import Snapshots, run_two_processes, weights
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning_recipes.callbacks import InfoBatch, RandomSubset
@@ -185,23 +181,7 @@ def test_a_checkpoint_of_a_run_without_it(tmp_path):
 def together(tmp_path_factory):
     """What both processes of ``selection_worker.py`` saw."""
     folder = tmp_path_factory.mktemp("ddp")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    paths = {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(TESTS / "callbacks" / "selection_worker.py"), str(folder)],
-            env={**os.environ, **shared, **paths, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)[-3000:]
+    run_two_processes(TESTS / "callbacks" / "selection_worker.py", folder)
     return folder
 
 

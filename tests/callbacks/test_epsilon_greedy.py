@@ -2,26 +2,12 @@
 
 import pytest
 import torch
+from foreign import chosen, prepared
 from helpers import trainer
 from lightning_recipes.callbacks import EpsilonGreedy
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.sampling import epoch_generator
 from settings import classification, digits
-
-
-def prepared(callback, scores, monkeypatch):
-    """A callback outside of a run, with these scores."""
-    scores = torch.as_tensor(scores, dtype=torch.float32)
-    monkeypatch.setattr(callback, "generator", lambda epoch: epoch_generator(callback.seed or 0, epoch, 2))
-    callback.memory = callback.new_memory(len(scores))
-    callback.memory["scores"] = scores
-    return callback
-
-
-def chosen(callback, epoch):
-    indices, weights = callback.decide(callback.memory["scores"], epoch)
-    assert weights is None
-    return indices.tolist()
 
 
 def test_the_running_mean_by_hand():

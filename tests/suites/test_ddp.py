@@ -1,14 +1,10 @@
 """Two processes train every technique, and where no step mixes samples they compute what one process does."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import ids, trainer, weights
+from helpers import ids, run_two_processes, trainer, weights
 from settings import SETTINGS, VARIANTS
 
 HERE = Path(__file__).resolve().parent
@@ -18,23 +14,7 @@ HERE = Path(__file__).resolve().parent
 def together(tmp_path_factory):
     """Results of both processes for every row, trained on half batches."""
     folder = tmp_path_factory.mktemp("ddp")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    paths = {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "ddp_worker.py"), str(folder)],
-            env={**os.environ, **shared, **paths, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)[-3000:]
+    run_two_processes(HERE / "ddp_worker.py", folder)
     return folder
 
 
