@@ -25,9 +25,9 @@ class LogitScores(DataSelection):
     Logits are those of the training step: the output ``(N, C)`` of the module's own forward, so ``training_step`` must
     call ``self(inputs)``. A batch must be a pair of inputs and class indices ``(N,)``.
 
-    The file is written once, at the end of a run that was not broken off and has scored any sample. A file that is
-    there when the run begins is refused, and one that comes to be meanwhile is left: this run's gets a number. Only a
-    run that is gone on with takes the place of its own.
+    The file is written once, at the end of a run that was not broken off and has scored any sample. A run refuses to
+    begin where a file is already, and leaves one that another run wrote meanwhile, by adding a number to its own. A
+    resumed run takes a file that is there for its own and replaces it.
 
     Args:
         path: File to write; None is ``scores.safetensors`` in the run's folder (``trainer.default_root_dir``).

@@ -20,9 +20,9 @@ class EL2N(LogitScores):
 
     Args:
         path: File to write; None is ``scores.safetensors`` in the run's folder (``trainer.default_root_dir``).
-        first_epoch: First epoch that counts, from 0. 10 is about where the paper scores, in runs of 200 epochs; ours is
-            the reading of it as a range (unverified). Shorter runs need less.
-        epochs: How many epochs count, if the run is long enough; 10 ends at the paper's epoch 20 (unverified).
+        first_epoch: First epoch that counts, from 0. The paper scores somewhere in epochs 10 to 20; averaging over all
+            of these is our reading of it (unverified). Give less to a short run.
+        epochs: How many epochs count, if the run is that long; 10 end with the paper's range.
         seed: Seed of the order; None takes the one given to ``seed_everything``, or 0.
 
     Raises:

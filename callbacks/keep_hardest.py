@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from ..modules.errors import InputError
@@ -22,14 +23,15 @@ class KeepHardest(DataSelection):
     cost what training on all samples costs: it pays where their scores serve many runs. Compare with `RandomSubset`.
 
     Args:
-        scores: File of scores, or several, which are averaged.
+        scores: File of scores, or several of one kind, which are averaged; the paper of EL2N averages about 10. A
+            sample without a score in one file goes by the others; infinite in one is infinite.
         prune_ratio: Share of all samples left out, in [0, 1). At least one stays.
         seed: Seed of the choice between equal scores and of the order; None takes the one given to
             ``seed_everything``, or 0.
 
     Raises:
-        InputError: If ``prune_ratio`` is outside [0, 1), a file cannot be read or is of another training set, or the
-            run is one that `DataSelection` cannot serve.
+        InputError: If ``prune_ratio`` is outside [0, 1), a file cannot be read, holds no scores or is of another
+            training set, files are of different kinds, or the run is one that `DataSelection` cannot serve.
     """
 
     needs_losses = False
@@ -51,7 +53,20 @@ class KeepHardest(DataSelection):
         """The mean of the files."""
         try:
             labels = self.labels()
-        except InputError:
+        except (InputError, RuntimeError, TypeError, ValueError):  # none, or such as are no classes
             labels = None
-        found = torch.stack([load_scores(path, size=size, labels=labels) for path in self.files])
-        return {"scores": found.nanmean(0)}
+        found, kinds = [], {}
+        for path in self.files:
+            scores = load_scores(path, size=size, labels=labels)
+            if scores.ndim != 1 or not scores.is_floating_point() or scores.isnan().all():
+                raise InputError(
+                    f"{path} does not hold a score of each sample: make it by a run with the callback EL2N or"
+                    " Forgetting"
+                )
+            found.append(scores)
+            with safe_open(path, framework="pt") as file:
+                kinds[(file.metadata() or {}).get("kind", "")] = path
+        if len(kinds) > 1:
+            described = ", ".join(f"{path} by {kind or 'an unknown rule'}" for kind, path in kinds.items())
+            raise InputError(f"scores of different kinds cannot be averaged ({described}): give files of one")
+        return {"scores": torch.stack(found).nanmean(0)}
