@@ -110,7 +110,7 @@ def selection_cost() -> str:
     return (
         table(header, body)
         + f"\n\nEach step of `{step['network']}` at batch {step['batch']} ({step['step_ms']} CPU ms) has"
-        f" {step['hooks_ms']} CPU ms of the callback in it: {share} (commit {step['commit']})."
+        f" {step['hooks_ms']} CPU ms of the callback's hooks around it: {share} (commit {step['commit']})."
     )
 
 

@@ -15,13 +15,14 @@ from ..modules.errors import InputError
 from ..modules.sample_weighting import SampleWeighting
 
 
-def reduce_training_step(pl_module: LightningModule, weighting: SampleWeighting, name: str) -> None:
+def reduce_training_step(pl_module: LightningModule, weighting: SampleWeighting, name: str, *, required: bool) -> None:
     """Replace ``training_step`` by one that reduces the losses ``(N,)`` it returns; `restore_training_step` undoes it.
 
     Args:
         pl_module: Its ``training_step`` returns the losses, or a dict that holds them as ``"loss"``.
         weighting: Reduces them, by the weights set on it.
         name: Of the callback, for messages.
+        required: Whether a loss that is a scalar already is refused.
     """
     restore_training_step(pl_module)  # of a module copied during a run
     own = vars(pl_module).get("training_step")
@@ -34,6 +35,8 @@ def reduce_training_step(pl_module: LightningModule, weighting: SampleWeighting,
         if output is None or module is not original():
             return output
         losses = output.get("loss") if isinstance(output, Mapping) else output
+        if not required and not (isinstance(losses, Tensor) and losses.ndim == 1 and len(losses) > 1):
+            return output
         if not isinstance(losses, Tensor) or losses.ndim != 1:
             found = f"of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else f"{type(losses).__name__}"
             raise InputError(

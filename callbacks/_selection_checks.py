@@ -50,3 +50,27 @@ def check_run(selection: Any, kind: type, trainer: Trainer, pl_module: Lightning
             f"{module_name} optimizes manually, so {name} cannot weight its losses: mix in"
             " lightning_recipes.modules.sample_weighting.SampleWeighting and call self.reduce(losses)"
         )
+
+
+def check_size(name: str, known: int, size: int) -> None:
+    """Refuse to go on with the scores of another number of training samples."""
+    if known != size:
+        raise InputError(
+            f"{name} has scores of {known} samples but there are {size} training samples now: resume with the data of"
+            " the checkpoint, or start a new run"
+        )
+
+
+def check_resumed(name: str, was: list[int] | None, now: list[int]) -> None:
+    """Refuse to go on in the middle of an epoch that is another now.
+
+    Args:
+        name: Of the callback.
+        was: Seed, samples selected and samples a step at the time of the checkpoint; None at the end of an epoch.
+        now: The same now.
+    """
+    if was is not None and was != now:
+        raise InputError(
+            f"the checkpoint lies within an epoch of {name} with (seed, samples selected, samples a step) {tuple(was)},"
+            f" which now are {tuple(now)}: resume with the arguments it was made with, or from the end of an epoch"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,8 +201,13 @@ def labels_of(dataset: Any) -> Tensor:
         return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices)]
     for name in ("labels", "targets"):
         found = getattr(dataset, name, None)
-        if found is not None and len(found) == len(dataset):
-            return torch.as_tensor(found)
+        if found is None or len(found) != len(dataset):
+            continue
+        with suppress(TypeError, ValueError, RuntimeError):
+            labels = torch.as_tensor(found)
+            if labels.ndim == 1 and not labels.is_floating_point() and labels.min() >= 0:
+                return labels
     raise InputError(
-        f"the class of each training sample is needed, but {type(dataset).__name__} has no labels or targets: add one"
+        f"the class of each training sample is needed, but {type(dataset).__name__} has no labels or targets that are"
+        " class indices (N,): add them"
     )

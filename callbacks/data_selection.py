@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -19,11 +19,11 @@ from ._epoch_length import catch_up_schedules, set_epoch_length
 from ._epoch_plan import EpochPlan, epoch_plan
 from ._histogram import log_histogram
 from ._per_sample_step import reduce_training_step, restore_training_step
-from ._selection_checks import check_run
+from ._selection_checks import check_resumed, check_run, check_size
 from ._selection_sampler import SelectedData, labels_of, take_over
 
 
-class DataSelection(Callback):
+class DataSelection(Callback, ABC):
     """Base of the callbacks that choose which samples an epoch trains on, and how much each weighs.
 
     A rule is a subclass with a :meth:`decide`. Everything else is here: the training loader's sampler is replaced,
@@ -38,14 +38,13 @@ class DataSelection(Callback):
       `SampleWeighting` and calls ``self.reduce(losses)``, as every recipe here does, or returns its losses of shape
       ``(N,)`` from ``training_step`` (or a dict with them as ``"loss"``), and they are reduced for it.
 
-    Plans depend on (seed, epoch, scores) alone, so all processes agree and a run resumed anywhere is the same run. One
-    step reads nothing back from the device; scores are merged over processes once an epoch. With ``overfit_batches``
-    nothing is selected. A sample in a batch mixed by Mixup or CutMix is credited with its share of both images that
-    it is part of, and weights are mixed alike. Step-wise schedules are stepped as if no sample were left out; under
-    manual optimization they are left to the module.
+    Plans depend on (seed, epoch, scores) alone, so all processes agree and a run resumed anywhere is the same run. A
+    step reads nothing back from the device. With ``overfit_batches`` nothing is selected. In a batch mixed by Mixup or
+    CutMix a sample is credited with its shares of two images, and weights are mixed alike. Step-wise schedules are
+    stepped as if no sample were left out, except under manual optimization.
 
-    Logged once an epoch: ``selection/kept``, the share of the samples in it, ``selection/samples_saved`` since the
-    start, ``selection/threshold`` where the rule has one, and a histogram of the scores to wandb and TensorBoard.
+    Logged once an epoch: ``selection/kept`` (share of all samples), ``selection/samples_saved`` since the start,
+    ``selection/threshold`` if the rule has one, and a histogram of the scores to wandb and TensorBoard.
 
     Args:
         seed: Seed of the selection and of the order; None takes the one given to ``seed_everything``, or 0.
@@ -69,7 +68,7 @@ class DataSelection(Callback):
         self.seed = seed
         self.memory: dict[str, Tensor] = {}
         self._weighting = SampleWeighting()
-        self.samples_saved = 0
+        self.samples_saved = self._saved_before = 0
         self._trainer: Trainer | None = None
         self._taken: SelectedData | None = None
         self._plan: EpochPlan | None = None
@@ -131,11 +130,7 @@ class DataSelection(Callback):
         return max(shares)
 
     def labels(self) -> Tensor:
-        """Class of each training sample ``(N,)``.
-
-        Raises:
-            InputError: If the data set has neither ``labels`` nor ``targets``.
-        """
+        """Class of each training sample ``(N,)``, or an `InputError` if the data set does not say."""
         return labels_of(self._data.loader.dataset)
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
@@ -156,14 +151,13 @@ class DataSelection(Callback):
         if trainer.current_epoch == 0:
             # Not the second part of a run, but a run of its own.
             self.memory, self.samples_saved = {}, 0
+        self._saved_before = self.samples_saved
         if isinstance(pl_module, SampleWeighting):
             self._weighting = pl_module
-        elif self.needs_losses:
-            reduce_training_step(pl_module, self._weighting, self._name)
-        if overfit := trainer.overfit_batches:  # type: ignore[attr-defined]
-            rank_zero_warn(
-                f"{self._name} is off in this run, as overfit_batches={overfit} always reads the same samples"
-            )
+        else:
+            reduce_training_step(pl_module, self._weighting, self._name, required=self.needs_losses)
+        if trainer.overfit_batches:  # type: ignore[attr-defined]
+            rank_zero_warn(f"{self._name} is off in this run, as overfit_batches always reads the same samples")
             return
         source = trainer.fit_loop._data_source
         dataloader = source.dataloader
@@ -196,7 +190,7 @@ class DataSelection(Callback):
         values = {"kept": self._plan.kept / len(scores), "samples_saved": float(self.samples_saved)}
         if self.threshold is not None:
             values["threshold"] = self.threshold
-        pl_module.log_dict({f"selection/{name}": value for name, value in values.items()})
+        pl_module.log_dict({f"selection/{name}": value for name, value in values.items()}, sync_dist=True)
         if trainer.is_global_zero and trainer.loggers:
             log_histogram(trainer.loggers, "selection/scores", scores[scores.isfinite()], trainer.global_step)
 
@@ -215,7 +209,7 @@ class DataSelection(Callback):
 
     def run_figures(self, *, seconds_per_sample: float) -> dict[str, Any]:
         """What `RunSummary` writes about the run."""
-        saved = self.samples_saved
+        saved = self.samples_saved - self._saved_before
         return {"forward passes saved": saved, "seconds saved by that": round(saved * seconds_per_sample, 3)}
 
     # -- resume ------------------------------------------------------------------------------------------------------
@@ -240,14 +234,15 @@ class DataSelection(Callback):
             "batches": batches,
             "first_step": first_step,
             "losses": losses,
+            "reads": self._reads() if batches else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         if state_dict:
-            self._restored = state_dict
+            self._restored = dict(state_dict)
             self.memory = {name: values.cpu().clone() for name, values in state_dict["memory"].items()}
-            self.samples_saved = state_dict["samples_saved"]
+            self.samples_saved = self._saved_before = state_dict["samples_saved"]
 
     # -- loader and plans --------------------------------------------------------------------------------------------
 
@@ -269,16 +264,19 @@ class DataSelection(Callback):
         )
         if not self.memory:
             self.memory = self.new_memory(data.size)
-        elif (known := len(self.memory["scores"])) != data.size:
-            raise InputError(
-                f"{self._name} has scores of {known} samples but there are {data.size} training samples now: resume"
-                " with the data of the checkpoint, or start a new run"
-            )
+        else:
+            check_size(self._name, len(self.memory["scores"]), data.size)
         if self._restored is not None:
             data.sampler.resume_at(self._restored["epoch"], self._restored["batches"] * data.batch_size)
+            check_resumed(self._name, self._restored.pop("reads", None), self._reads())
         elif hasattr(loader.sampler, "resume"):
             data.sampler.resume_at(*loader.sampler.resume)
         return data.loader
+
+    def _reads(self) -> list[int]:
+        """What the rest of an epoch must share with the part before a checkpoint."""
+        sampler = self._data.sampler
+        return [sampler.seed, self._current_plan().kept, self._data.batch_size * sampler.num_replicas]
 
     def _current_plan(self) -> EpochPlan:
         return self._plan_of(self._data.sampler.epoch)

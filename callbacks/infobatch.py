@@ -59,8 +59,8 @@ class InfoBatch(DataSelection):
     the loss of those of them that stay is scaled up; the first epoch and the last ones use every sample. See
     :func:`infobatch_plan` for the rule and `DataSelection` for what a module and its data must be like.
 
-    ``prune_ratio`` is no share of all samples: about a third is saved with 0.5, as about 60 to 70 % of the samples
-    lie below the mean. Compare the result with `RandomSubset` and with a shorter run on all samples: both save as much.
+    ``prune_ratio`` is no share of all samples: with 0.5 a quarter to a third is saved, as half of those below the mean
+    are. Compare the result with `RandomSubset` and with a shorter run on all samples: both save as much.
 
     Differences from the released code, each tested: exactly k of M easy samples stay and weigh M / k, so weights sum
     to N; a sample without a score stays whatever the others' scores are; a loss that is not finite is not taken as a
@@ -128,6 +128,12 @@ class InfoBatch(DataSelection):
         self.percentiles = percentiles
         self.per_class = per_class
         self.needs_run_length = delta < 1
+
+    def new_memory(self, size: int) -> dict[str, Tensor]:
+        """Scores; labels that are needed later are looked for now."""
+        if self.per_class:
+            self.labels()
+        return super().new_memory(size)
 
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
         """The samples of an epoch: all at the beginning and the end of the run, those of the rule between."""

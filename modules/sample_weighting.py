@@ -23,6 +23,8 @@ class SampleWeighting:
     def reduce(self, losses: Tensor, *, mixing_ratio: float = 1.0) -> Tensor:
         """Weighted mean of per-sample losses, divided by N and not by the sum of the weights.
 
+        To be called once a step: a callback reads the losses of the last call.
+
         Args:
             losses: One loss per image, shape ``(N,)``.
             mixing_ratio: Share of sample i in image i where images were mixed with those of the mirrored places

@@ -11,6 +11,7 @@ from helpers import Snapshots, run_two_processes, weights
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning_recipes.callbacks import InfoBatch, RandomSubset
+from lightning_recipes.modules.errors import InputError
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -224,3 +225,16 @@ def test_two_processes_resume_anywhere(together, size):
         result = torch.load(together / f"{size}-{rank}.pt")
         assert len(result["resumed"]) == (4 if size == 97 else 2)
         assert [name for name, same in result["resumed"].items() if not same] == []
+
+
+@pytest.mark.parametrize("change", ["seed", "prune_ratio", "batch_size"])
+def test_other_arguments_within_an_epoch_are_refused_and_at_its_end_are_not(tmp_path, change):
+    """Its losses would be taken for those of other samples."""
+    fit(Stranger(43), loader(43), InfoBatch(delta=1.0), Snapshots(tmp_path), max_epochs=3)
+    arguments = {"seed": {"seed": 5}, "prune_ratio": {"prune_ratio": 0.9}}.get(change, {})
+    data = loader(43, 6 if change == "batch_size" else 8)
+    within = sorted(tmp_path.glob("1-*-batch.ckpt"))[0]
+    with pytest.raises(InputError, match="the checkpoint lies within an epoch of InfoBatch"):
+        fit(Stranger(43), data, InfoBatch(delta=1.0, **arguments), max_epochs=3, ckpt_path=within)
+    (end,) = tmp_path.glob("1-*-epoch.ckpt")
+    fit(Stranger(43), data, InfoBatch(delta=1.0, **arguments), max_epochs=3, ckpt_path=end)

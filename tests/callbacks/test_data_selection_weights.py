@@ -72,3 +72,12 @@ def test_no_weights_stay_on_the_module():
     assert model.reduce(torch.ones(3)) == 1
     assert run.callback_metrics["selection/kept"] == len(model.indices(1)) / 40
     assert run.callback_metrics["selection/samples_saved"] == 40 - len(model.indices(1))
+
+
+def test_a_module_that_returns_its_losses_trains_with_callbacks_that_need_none():
+    """The baseline of InfoBatch runs in the project that InfoBatch was put into."""
+    model = Stranger()
+    before = model.value.detach().clone()
+    fit(model, loader(), RandomSubset(0.5), max_epochs=2)
+    assert len(model.indices(0)) == 20
+    assert not torch.equal(before, model.value)
