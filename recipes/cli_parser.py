@@ -116,7 +116,8 @@ class RecipesParser(LightningArgumentParser):
             for cls in subclasses(base)
             if word in defaults(f"{cls.__module__}.{cls.__name__}")
         ]
-        hint = f": choose a class first, --{key} {having[0]}" if having else ""
+        plus = "+" if key.endswith("callbacks") else ""  # a list
+        hint = f": choose a class first, --{key}{plus} {having[0]}" if having else ""
         return self._refused(f"{key}: {name} has no option {word}{hint}", f"{key}.{word}", near=near)
 
     def _refused(
@@ -201,10 +202,11 @@ def _origin(place: Place | None) -> str:
 
 
 def subclasses(*bases: type) -> Iterator[type]:
-    """All imported subclasses of some classes."""
+    """All imported subclasses of some classes that can be used."""
     for base in bases:
         for cls in base.__subclasses__():
-            yield cls
+            if not inspect.isabstract(cls):
+                yield cls
             yield from subclasses(cls)
 
 

@@ -58,6 +58,25 @@ def test_the_scores_are_norms_of_softmax_less_onehot_whatever_integers_the_label
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_pass_in_evaluation_mode_counts_for_nothing(tmp_path):
+    class Looks(Fixed):
+        """After its training pass it looks at something else, as a module that logs predictions may."""
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.eval()
+            self(-batch[0])
+            self.train()
+            return loss
+
+    found = []
+    for model in (Fixed(), Looks()):
+        callback = EL2N(str(tmp_path / type(model).__name__), first_epoch=0)
+        trainer(max_epochs=1, callbacks=[callback]).fit(model, loader())
+        found.append(callback.memory["scores"])
+    assert torch.equal(*found)
+
+
 def test_a_recipe_is_scored_by_the_logits_of_its_training_step(tmp_path):
     """With a learning rate of 0 and no augmentation these are the network's at any time."""
     path = tmp_path / "scores"
@@ -92,6 +111,24 @@ class Silent(Fixed):
         return self.forward(batch[0]).mean()
 
 
+class Maps(Fixed):
+    """One logit for each pixel, which are none of a sample."""
+
+    def forward(self, inputs):
+        return inputs[:, :, None] + self.bias
+
+
+class Late(Fixed):
+    """Logits of a step's samples in the first step only, and of others after it."""
+
+    def training_step(self, batch, batch_idx):
+        self.steps += 1
+        return (self if self.steps == 1 else self.forward)(batch[0]).mean()
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self(batch[0].flip(0))
+
+
 class TwoViews(Fixed):
     def training_step(self, batch, batch_idx):
         self.steps += 1
@@ -111,7 +148,10 @@ class OneRow(Fixed):
     [
         (Fixed, torch.full((5, 2), 0.5), 0, r"class indices \(N,\), not of soft or no labels: have the data set"),
         (Fixed, torch.zeros(5), 0, r"class indices \(N,\)"),
+        (Fixed, torch.zeros(5, 1, dtype=torch.long), 0, r"class indices \(N,\)"),
         (Silent, None, 1, r"training_step got none by self\(inputs\): call it there"),
+        (Maps, None, 1, r"training_step got none by self\(inputs\): call it there"),
+        (Late, None, 2, r"training_step got none by self\(inputs\): call it there"),
         (TwoViews, None, 1, "gave 4 for 2: call it with the batch's inputs last"),
         (OneRow, None, 1, "gave 1 for 2: call it with the batch's inputs last"),
     ],

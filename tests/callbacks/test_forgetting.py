@@ -117,6 +117,16 @@ def test_a_run_that_goes_on_replaces_its_own_file(tmp_path):
     assert scores(path)[0] == [2, math.inf, 2]
 
 
+def test_a_resumed_run_replaces_no_folder(tmp_path):
+    fit(Forgetting(str(tmp_path / "s")), more=[Snapshots(tmp_path)])
+    (tmp_path / "folder").mkdir()
+    run, model = trainer(max_epochs=2, callbacks=[Forgetting(str(tmp_path / "folder"))]), Flipping()
+    data = DataLoader(TensorDataset(torch.ones(3, 1), torch.zeros(3, dtype=torch.long)), 2)
+    with pytest.raises(InputError, match="folder exists: remove it"):
+        run.fit(model, data, ckpt_path=next(tmp_path.glob("0-*-epoch.ckpt")))
+    assert model.steps == 0
+
+
 def test_a_run_of_its_own_by_the_same_callback_replaces_nothing(tmp_path):
     callback = Forgetting(str(tmp_path / "s"))
     fit(callback)
