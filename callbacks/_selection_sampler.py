@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.data import _update_dataloader
+from lightning.pytorch.utilities.data import _get_dataloader_init_args_and_kwargs, _reinstantiate_wrapped_cls
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -158,7 +158,15 @@ def take_over(
         whole_batches=loader.drop_last,
         **options,
     )
-    return SelectedData(_update_dataloader(loader, chosen), chosen, trainer)
+    return SelectedData(_with_sampler(loader, chosen), chosen, trainer)
+
+
+def _with_sampler(loader: DataLoader, sampler: EpochSampler) -> DataLoader:
+    """`loader` built anew around `sampler`; what a hook gave by position (`shuffle`) is not given by name again."""
+    arguments, named = _get_dataloader_init_args_and_kwargs(loader, sampler)
+    names = getattr(loader, "__pl_saved_arg_names", ())
+    positional = (named.pop(name, value) for name, value in zip(names, arguments, strict=False))
+    return _reinstantiate_wrapped_cls(loader, *positional, *arguments[len(names) :], **named)
 
 
 def _check_loader(loader: Any, name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from foreign import Averaging, Contracted, Stranger, fit, loader
@@ -11,7 +13,7 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
 )
 from lightning_recipes.callbacks import InfoBatch, RandomSubset
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 
 class Lengths(Callback):
@@ -128,13 +130,12 @@ def test_early_stopping_sees_every_epoch():
     assert run.current_epoch == 3
 
 
-@pytest.mark.parametrize("where", ["datamodule", "module"])
+@pytest.mark.parametrize("where", ["datamodule", "module", "arguments by position"])
 def test_a_loader_from_a_hook(where):
     model = Stranger()
-    if where == "module":
-        model.train_dataloader = loader
+    if where != "datamodule":
+        model.train_dataloader = loader if where == "module" else partial(DataLoader, loader().dataset, 8, True)
         trainer(max_epochs=2, callbacks=[InfoBatch(delta=1.0)]).fit(model)
-        assert model.train_dataloader is loader
     else:
         data = LightningDataModule.from_datasets(loader().dataset, batch_size=8)
         trainer(max_epochs=2, callbacks=[InfoBatch(delta=1.0)]).fit(model, data)
