@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.data import _reinstantiate_wrapped_cls
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.data import _get_dataloader_init_args_and_kwargs, _reinstantiate_wrapped_cls
+from lightning.pytorch.utilities.data import _get_dataloader_init_args_and_kwargs
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
