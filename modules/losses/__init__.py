@@ -1,5 +1,43 @@
 """Per-sample losses: pure functions and thin `nn.Module`s over them."""
 
+from ._features import FeatureLoss
+from ._logits import LogitLoss
+from .ats import ATS, ats_loss, ats_probabilities
+from .attention_transfer import AttentionTransfer, attention_maps, attention_transfer_loss
+from .dist import DIST, dist_loss
+from .dkd import DKD, dkd_loss
+from .fitnet import FitNet, fitnet_loss
+from .global_labels import class_means, fuse_global_labels
+from .isats import ISATS, isats_probabilities
+from .kd import KD, kd_loss
+from .lskd import LSKD, standardize_logits
 from .soft_cross_entropy import soft_cross_entropy
+from .wrong_classes import derived_average, wrong_class_variance
 
-__all__ = ["soft_cross_entropy"]
+__all__ = [
+    "ATS",
+    "DIST",
+    "DKD",
+    "ISATS",
+    "KD",
+    "LSKD",
+    "AttentionTransfer",
+    "FeatureLoss",
+    "FitNet",
+    "LogitLoss",
+    "ats_loss",
+    "ats_probabilities",
+    "attention_maps",
+    "attention_transfer_loss",
+    "class_means",
+    "derived_average",
+    "dist_loss",
+    "dkd_loss",
+    "fitnet_loss",
+    "fuse_global_labels",
+    "isats_probabilities",
+    "kd_loss",
+    "soft_cross_entropy",
+    "standardize_logits",
+    "wrong_class_variance",
+]

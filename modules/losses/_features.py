@@ -1,0 +1,56 @@
+"""What the losses on feature maps share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+class FeatureLoss(nn.Module):
+    """Base of the losses between outputs of layers of a student and of a teacher.
+
+    Called with a list of feature maps of each, shapes ``(N, c, h, w)``; gives losses ``(N,)``.
+
+    Args:
+        student_layers: Names of the student's layers, as in ``network.named_modules()``, e.g. ``blocks.2``.
+        teacher_layers: Names of the teacher's layers, one for each of the student's.
+
+    Raises:
+        InputError: If there are no layers, or not as many of one network as of the other.
+    """
+
+    def __init__(self, student_layers: Sequence[str], teacher_layers: Sequence[str]) -> None:
+        super().__init__()
+        if not student_layers or len(student_layers) != len(teacher_layers):
+            raise InputError(
+                f"student_layers {list(student_layers)} and teacher_layers {list(teacher_layers)} must name the same"
+                " number of layers, at least one"
+            )
+        self.student_layers = tuple(student_layers)
+        self.teacher_layers = tuple(teacher_layers)
+
+    def build(self, student_shapes: Sequence[tuple[int, ...]], teacher_shapes: Sequence[tuple[int, ...]]) -> None:
+        """Check that the layers' outputs go together, and make what is to be trained beside the student.
+
+        Args:
+            student_shapes: ``(c, h, w)`` of each of the student's layers.
+            teacher_shapes: ``(c, h, w)`` of each of the teacher's layers.
+
+        Raises:
+            InputError: If they do not go together.
+        """
+        for name, shape in zip(
+            [*self.student_layers, *self.teacher_layers], [*student_shapes, *teacher_shapes], strict=True
+        ):
+            if len(shape) != 3:
+                raise InputError(
+                    f"layer {name} gives {('N', *shape)}, no feature map (N, c, h, w): name another in student_layers"
+                    " or teacher_layers"
+                )
+
+    def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+        """Losses, shape ``(N,)``."""
+        raise NotImplementedError

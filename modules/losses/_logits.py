@@ -1,0 +1,62 @@
+"""What the losses on logits share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+class LogitLoss(nn.Module):
+    """Base of the losses between a student's and a teacher's logits.
+
+    Called with the student's logits ``(N, C)``, the teacher's ``(N, C)`` and labels; gives losses ``(N,)``.
+    """
+
+    accepts_soft_labels: bool = True
+    """Whether labels may be class probabilities ``(N, C)``, which Mixup and CutMix make of them."""
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        """Losses, shape ``(N,)``."""
+        raise NotImplementedError
+
+
+def full_precision(*logits: Tensor) -> list[Tensor]:
+    """Logits in float32, or float64 if they are: exponentials of half precision would decide the loss."""
+    return [value.float() if value.dtype in (torch.float16, torch.bfloat16) else value for value in logits]
+
+
+def is_label(logits: Tensor, labels: Tensor) -> Tensor:
+    """A mask ``(N, C)`` that is true at each sample's label.
+
+    Raises:
+        ValueError: If ``labels`` is not of shape ``(N,)``.
+    """
+    if labels.ndim != 1:
+        raise ValueError(f"labels must be class indices (N,) but have shape {tuple(labels.shape)}")
+    return labels.unsqueeze(1) == torch.arange(logits.shape[1], device=logits.device)
+
+
+def same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    """Refuse logits of different shapes, which would be broadcast into a wrong loss.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"teacher_logits must have the shape of student_logits {tuple(student_logits.shape)}"
+            f" but got {tuple(teacher_logits.shape)}"
+        )
+
+
+def positive(**values: float) -> None:
+    """Refuse what is not a positive number.
+
+    Raises:
+        InputError: If one of the values is zero, negative or NaN; it is named.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise InputError(f"{name} must be positive but is {value}")

@@ -1,0 +1,65 @@
+"""Attention transfer: student and teacher look at the same places of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._features import FeatureLoss
+from ._logits import full_precision
+
+
+def attention_maps(features: Tensor, *, power: float = 4.0) -> Tensor:
+    """Sum over channels of the features' absolute values to a power, at unit length.
+
+    Args:
+        features: Shape ``(N, c, h, w)``.
+        power: Exponent; the larger, the more the strongest channels count.
+
+    Returns:
+        Shape ``(N, h * w)``, each row of Euclidean length 1.
+    """
+    # The largest value is divided out, as powers of large features overflow in float32.
+    (features,) = full_precision(features)
+    scale = features.detach().abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
+    return F.normalize((features / scale).abs().pow(power).sum(1).flatten(1), dim=1)
+
+
+def attention_transfer_loss(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+    """Mean squared difference of the attention maps (power 2), summed over layers (https://arxiv.org/abs/1612.03928).
+
+    Args:
+        student_features: One tensor ``(N, c, h, w)`` per layer.
+        teacher_features: One tensor per layer; the larger of two maps is averaged to the size of the smaller, the
+            channels may differ.
+
+    Returns:
+        Losses, shape ``(N,)``.
+    """
+    losses = []
+    for student, teacher in zip(student_features, teacher_features, strict=True):
+        size = [min(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True)]
+        maps = [attention_maps(F.adaptive_avg_pool2d(f, size), power=2.0) for f in (student, teacher)]
+        losses.append((maps[0] - maps[1]).square().mean(1))
+    return torch.stack(losses).sum(0)
+
+
+class AttentionTransfer(FeatureLoss):
+    """Attention transfer (https://arxiv.org/abs/1612.03928); see `attention_transfer_loss`.
+
+    The benchmarks weigh it by 1000, beside cross-entropy by 1, with the last layer of each of three stages.
+
+    Args:
+        student_layers: Names of the student's layers, as in ``network.named_modules()``, e.g. ``blocks.2``.
+        teacher_layers: Names of the teacher's layers, one for each of the student's.
+
+    Raises:
+        InputError: If there are no layers, or not as many of one network as of the other.
+    """
+
+    def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+        """Losses, shape ``(N,)``."""
+        return attention_transfer_loss(student_features, teacher_features)
