@@ -120,16 +120,27 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             f"network file {path} holds a module that was not built by name:"
             " build it yourself and read the weights with safetensors.torch.load_model"
         )
-    args = {key: value for key, value in facts["network_args"].items() if key not in _SOURCES}
-    network = create_network(
-        facts["name"],
-        num_classes=facts["num_classes"],
-        in_chans=facts["in_chans"],
-        network_args=args,
-        image_size=facts["image_size"],
-    )
+    network = rebuild_network(facts)
     try:
         safetensors.torch.load_model(network, str(path))
     except RuntimeError as error:
         raise InputError(f"network file {path} does not fit {facts['name']}: {str(error)[:300]}") from error
     return network.eval(), facts
+
+
+def rebuild_network(facts: Mapping[str, Any]) -> nn.Module:
+    """A network, its weights untrained, from what a file says about it.
+
+    Args:
+        facts: Holds ``name``, ``network_args``, ``num_classes``, ``in_chans`` and ``image_size``.
+
+    Raises:
+        InputError: If there is no such network, or it does not take the arguments.
+    """
+    return create_network(
+        facts["name"],
+        num_classes=facts["num_classes"],
+        in_chans=facts["in_chans"],
+        network_args={key: value for key, value in (facts["network_args"] or {}).items() if key not in _SOURCES},
+        image_size=facts["image_size"],
+    )

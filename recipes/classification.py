@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from ..modules.errors import InputError
 from ..modules.lr_schedules import RunSchedule
 from ..modules.mixing import Mixing
-from ..modules.networks import create_network
+from ..modules.networks import arranged, create_network, fastest_memory_format
 from ..modules.objectives import CrossEntropy, Objective
 from ..modules.running_means import RunningMeans
 from ..modules.sample_weighting import SampleWeighting
@@ -116,10 +116,12 @@ class Classification(SampleWeighting, LightningModule):
                     f"mixup={mixup} and cutmix={cutmix} make soft labels, which"
                     f" {type(self.objective).__name__} cannot take: set both to 0 or choose another objective"
                 )
-        self.memory_format = torch.preserve_format
-        if channels_last if channels_last is not None else _is_convolutional(self.network):
-            self.memory_format = torch.channels_last
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.objective.attach(self.network, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
+        self.memory_format = fastest_memory_format(self.network)
+        if channels_last is not None:
+            self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        if self.memory_format is not torch.preserve_format:
+            self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self._compile = compile
         accuracies = {"accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False)}
         if num_classes >= 20:
@@ -132,16 +134,16 @@ class Classification(SampleWeighting, LightningModule):
         self._random_state: dict[str, Tensor] | None = None
 
     def setup(self, stage: str) -> None:
-        """Compile the network where that was asked for."""
+        """Compile the network where that was asked for, and tell the objective what the data knows."""
         if self._compile:
             self.network.compile()
+        datamodule = getattr(self.trainer, "datamodule", None)
+        self.objective.class_counts = getattr(datamodule, "class_counts", None)
         self._seen_stages.clear()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``."""
-        if self.memory_format is not torch.preserve_format:
-            images = images.contiguous(memory_format=self.memory_format)
-        return self.network(images)
+        return self.network(arranged(images, self.memory_format))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch, as a scalar."""
@@ -150,10 +152,11 @@ class Classification(SampleWeighting, LightningModule):
         if self.mixing is not None:
             key = (run_seed(), self.current_epoch, batch_idx, self.global_rank)
             images, labels, ratio = self.mixing(images, labels, key=key)
-        logits, losses = self._losses(images, labels)
+        logits, losses, terms = self._losses(images, labels)
         loss = self.reduce(losses, mixing_ratio=ratio)
         accuracy = (logits.detach().argmax(1) == _classes(labels)).float().mean()
         values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
+        values |= {f"train/{name}": term.detach().mean() for name, term in terms.items()}
         self._means.update(values, len(images))
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if interval and (self.global_step + 1) % interval == 0:
@@ -200,6 +203,10 @@ class Classification(SampleWeighting, LightningModule):
             config["monitor"] = scheduler.monitor
         return config
 
+    def teardown(self, stage: str) -> None:
+        """Let the objective write what it has gathered."""
+        self.objective.close()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the generators that dropout and the like draw from."""
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
@@ -218,18 +225,21 @@ class Classification(SampleWeighting, LightningModule):
                 torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
             self._random_state = None
 
-    def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(N, num_classes)`` and the objective's losses ``(N,)``."""
+    def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Logits ``(N, num_classes)``, losses ``(N,)``, and the terms of the objective to log, each ``(N,)``."""
+        self.objective.epoch = self.current_epoch
+        images = arranged(images, self.memory_format)
         with torch.no_grad():
             context = self.objective.context(images, labels)
         logits = self(images)
-        return logits, self.objective(logits, labels, context)
+        return logits, *self.objective.parts(logits, labels, context)
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str, metrics: MetricCollection) -> None:
         images, labels = self._checked(batch, stage)
-        logits, losses = self._losses(images, labels)
+        logits, losses, terms = self._losses(images, labels)
         metrics.update(logits, _classes(labels))
-        self.log(f"{stage}/loss", losses.mean(), batch_size=len(images), sync_dist=True)
+        means = {f"{stage}/{name}": values.mean() for name, values in {"loss": losses, **terms}.items()}
+        self.log_dict(means, batch_size=len(images), sync_dist=True)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=len(images))  # type: ignore[arg-type]
 
     def _checked(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
@@ -276,9 +286,3 @@ class Classification(SampleWeighting, LightningModule):
 def _classes(labels: Tensor) -> Tensor:
     """Class indices ``(N,)`` of labels that may be probabilities ``(N, C)``."""
     return labels if labels.ndim == 1 else labels.argmax(1)
-
-
-def _is_convolutional(network: nn.Module) -> bool:
-    """Whether most of the weights are convolutions, which a vision transformer's patch embedding is not."""
-    weights = [(p.ndim == 4, p.numel()) for p in network.parameters() if p.ndim > 1]
-    return 2 * sum(size for is_conv, size in weights if is_conv) > sum(size for _, size in weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -12,9 +13,11 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning_recipes.callbacks import EL2N, UCB, EpsilonGreedy, Forgetting, InfoBatch, KeepHardest, RandomSubset, SeTa
 from lightning_recipes.callbacks._score_file import save_scores
 from lightning_recipes.datamodules import Digits
+from lightning_recipes.modules.losses import ATS, DIST, DKD, ISATS, KD, LSKD, AttentionTransfer, FitNet
 from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.networks import create_network
-from lightning_recipes.modules.objectives import CrossEntropy
+from lightning_recipes.modules.objectives import CrossEntropy, Distillation
+from lightning_recipes.modules.sampling import isolated_rng
 from lightning_recipes.recipes import Classification
 from torch import nn
 
@@ -30,6 +33,37 @@ def classification(dropout: float = 0.0, **arguments) -> Classification:
 def digits(**arguments) -> Digits:
     """Three steps of 32 images an epoch, augmented."""
     return Digits(**{"batch_size": 32, "subset": 10, "crop_padding": 1, "cutout": 2, "seed": 0, **arguments})
+
+
+@cache
+def nearest_mean() -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of the linear classifier that finds the nearest class mean of the digits."""
+    data = Digits(val_fraction=0.1)
+    data.setup("fit")
+    images, labels = data.train_set.images.float() / 255, data.train_set.labels
+    images = (images - data.mean[0]) / data.std[0]
+    means = torch.stack([images[labels == label].mean(0).flatten() for label in range(10)])
+    return means, -means.square().sum(1) / 2
+
+
+def teacher() -> nn.Module:
+    """A teacher that is right on most digits and far from certain."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    network[1].weight.data, network[1].bias.data = (0.3 * value for value in nearest_mean())
+    return network
+
+
+def distilled(loss: nn.Module, **arguments) -> Classification:
+    """A student of that teacher."""
+    return classification(objective=Distillation(teacher(), loss, **arguments))
+
+
+def hinted(kind: type[nn.Module], kd_weight: float) -> Classification:
+    """A student of the features of another network."""
+    with isolated_rng(1):
+        other = classification().network
+    loss = kind(student_layers=["blocks.0"], teacher_layers=["blocks.0"])
+    return classification(objective=Distillation(other, loss, ce_weight=1.0, kd_weight=kd_weight), image_size=8)
 
 
 def score_file(scores: torch.Tensor | None = None) -> str:
@@ -66,6 +100,14 @@ class Setting:
 
 SETTINGS = [
     Setting("supervised", model=lambda: classification(objective=CrossEntropy(label_smoothing=0.1))),
+    Setting("kd", model=lambda: distilled(KD())),
+    Setting("ats", model=lambda: distilled(ATS(), ce_weight=0.5, kd_weight=0.5)),
+    Setting("isats", model=lambda: distilled(ISATS(), ce_weight=0.5, kd_weight=0.5)),
+    Setting("dkd", model=lambda: distilled(DKD(beta=2.0), ce_weight=1.0, kd_weight=1.0, kd_warmup=2)),
+    Setting("dist", model=lambda: distilled(DIST(), ce_weight=1.0, kd_weight=2.0), ddp_equals_single=False),
+    Setting("lskd", model=lambda: distilled(LSKD(), ce_weight=1.0, kd_weight=1.0)),
+    Setting("fitnet", model=lambda: hinted(FitNet, 0.1), ddp_equals_single=False),
+    Setting("attention_transfer", model=lambda: hinted(AttentionTransfer, 10.0)),
     Setting("random_subset", callbacks=lambda: [RandomSubset(0.3)], selects_samples=True),
     Setting(
         "el2n",

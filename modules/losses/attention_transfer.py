@@ -41,7 +41,7 @@ def attention_transfer_loss(student_features: Sequence[Tensor], teacher_features
     """
     losses = []
     for student, teacher in zip(student_features, teacher_features, strict=True):
-        size = [min(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True)]
+        size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
         maps = [attention_maps(F.adaptive_avg_pool2d(f, size), power=2.0) for f in (student, teacher)]
         losses.append((maps[0] - maps[1]).square().mean(1))
     return torch.stack(losses).sum(0)

@@ -74,7 +74,7 @@ def _regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
         layer = nn.Conv2d(inputs, outputs, [1 + mine - theirs for mine, theirs in zip(size, wanted, strict=True)])  # type: ignore
     else:
         raise InputError(
-            f"student_layers give a feature map of {size} pixels and teacher_layers one of {wanted}: name a layer of the"
-            " student whose map is as large, or larger, or half as large"
+            f"student_layers give a feature map of {size} pixels and teacher_layers one of {wanted}: name a layer"
+            " of the student whose map is as large, or larger, or half as large"
         )
     return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())

@@ -2,6 +2,7 @@
 
 from . import cifar, convnet  # noqa: F401
 from ._blocks import BlockNetwork
+from ._memory_format import arranged, fastest_memory_format
 from ._registry import create_network
 
-__all__ = ["BlockNetwork", "create_network"]
+__all__ = ["BlockNetwork", "arranged", "create_network", "fastest_memory_format"]

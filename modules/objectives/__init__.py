@@ -1,0 +1,7 @@
+"""What a recipe minimises: one loss per sample, from logits, labels and what is known about the batch."""
+
+from ._base import Objective
+from .cross_entropy import CrossEntropy
+from .distillation import Distillation
+
+__all__ = ["CrossEntropy", "Distillation", "Objective"]

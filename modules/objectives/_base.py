@@ -1,0 +1,80 @@
+"""The contract between a recipe and what it minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Objective(nn.Module):
+    """Base of everything a recipe can minimise.
+
+    A recipe calls :meth:`context` once per batch and :meth:`forward` once per classifier: once in
+    `Classification`, once per local head in local learning. Labels are class indices ``(N,)`` or, after
+    Mixup/CutMix, class probabilities ``(N, C)``.
+    """
+
+    accepts_soft_labels: bool = True
+    """False makes a recipe with Mixup/CutMix refuse this objective when it is built."""
+
+    epoch: int = 0
+    """The epoch of the run, from 0; the recipe sets it before each batch."""
+
+    class_counts: Sequence[int] | None = None
+    """Training images of each class, set by the recipe when a run starts, where the data knows them."""
+
+    def attach(self, network: nn.Module, *, num_classes: int, in_chans: int, image_size: int | None) -> None:
+        """Get to know the network to train, once, when a recipe is built; nothing by default.
+
+        Args:
+            network: Maps images ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``.
+            num_classes: Number of classes.
+            in_chans: Channels of an image.
+            image_size: Height and width of an image in pixels; None if the recipe does not know.
+
+        Raises:
+            InputError: If the objective does not go with the network.
+        """
+
+    def context(self, images: Tensor, labels: Tensor) -> Any:
+        """What the losses of this batch depend on besides logits and labels, e.g. teacher logits; no gradient.
+
+        Args:
+            images: Shape ``(N, C, H, W)``, as the network sees them.
+            labels: Class indices ``(N,)`` or probabilities ``(N, C)``.
+
+        Returns:
+            Anything; handed to :meth:`forward` as it is. None by default.
+        """
+        return None
+
+    def forward(self, logits: Tensor, labels: Tensor, context: Any = None) -> Tensor:
+        """One loss per sample; no side effects.
+
+        Args:
+            logits: Shape ``(N, C)``.
+            labels: Class indices ``(N,)`` or probabilities ``(N, C)``.
+            context: The result of :meth:`context` for the same batch.
+
+        Returns:
+            Losses, shape ``(N,)``.
+        """
+        raise NotImplementedError
+
+    def parts(self, logits: Tensor, labels: Tensor, context: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses of :meth:`forward`, and the terms they are the weighted sum of, which a recipe logs.
+
+        Args:
+            logits: Shape ``(N, C)``.
+            labels: Class indices ``(N,)`` or probabilities ``(N, C)``.
+            context: The result of :meth:`context` for the same batch.
+
+        Returns:
+            Losses ``(N,)``, and unweighted terms ``(N,)`` by name; none by default.
+        """
+        return self(logits, labels, context), {}
+
+    def close(self) -> None:
+        """Write what is to outlive a run; the recipe calls it when a run ends."""

@@ -1,0 +1,36 @@
+"""Cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from ._base import Objective
+
+
+class CrossEntropy(Objective):
+    """Cross-entropy with optional label smoothing (https://arxiv.org/abs/1512.00567).
+
+    Args:
+        label_smoothing: Share of each label's mass that is spread evenly over all C classes, in [0, 1).
+
+    Raises:
+        InputError: If ``label_smoothing`` is outside [0, 1).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing must lie in [0, 1) but is {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor, context: Any = None) -> Tensor:
+        """Losses in nats, shape ``(N,)``."""
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+
+    def extra_repr(self) -> str:
+        """Shown in the printed module."""
+        return f"label_smoothing={self.label_smoothing}"
