@@ -29,7 +29,8 @@ class LSKD(LogitLoss):
     """Logit standardisation in knowledge distillation (https://arxiv.org/abs/2403.01427); see `standardize_logits`.
 
     The student then need not match the size of the teacher's logits. The paper weighs it by 9, beside cross-entropy by
-    0.1.
+    0.1. A student whose logits are all equal, as from a classifier that starts at zero, has no standard deviation and
+    a gradient some 10^7 times too large.
 
     Args:
         loss: What is computed of the standardised logits; None is `KD` with temperature 2, the paper's.
