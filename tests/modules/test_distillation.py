@@ -1,0 +1,213 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.losses import ATS, DIST, DKD, KD, LSKD, AttentionTransfer, FitNet, LogitLoss
+from lightning_recipes.modules.networks import create_network
+from lightning_recipes.modules.objectives import Distillation
+from torch import nn
+
+IMAGES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def network(classes=3, **arguments):
+    return create_network(
+        "convnet", num_classes=classes, in_chans=1, network_args={"depth": 1, "width": 4, **arguments}, image_size=8
+    )
+
+
+def attached(*arguments, student=None, image_size=8, **options):
+    objective = Distillation(*arguments, **options)
+    objective.attach(student or network(), num_classes=3, in_chans=1, image_size=image_size)
+    return objective
+
+
+def test_is_the_weighted_sum_of_its_terms():
+    teacher, student = network().eval(), network()
+    objective = attached(teacher, ATS(3, 2), ce_weight=0.3, kd_weight=2.0, student=student)
+    logits = student(IMAGES)
+    losses, terms = objective.parts(logits, LABELS, objective.context(IMAGES, LABELS))
+    ce = F.cross_entropy(logits, LABELS, reduction="none")
+    kd = ATS(3, 2)(logits, teacher(IMAGES), LABELS)
+    assert torch.equal(terms["ce"], ce)
+    torch.testing.assert_close(terms["kd"], kd)
+    torch.testing.assert_close(losses, 0.3 * ce + 2.0 * kd)
+    torch.testing.assert_close(objective(logits, LABELS, objective.context(IMAGES, LABELS)), losses)
+
+
+def test_the_weight_of_the_loss_rises_over_its_warm_up():
+    objective = attached(network(), DKD(), ce_weight=0.0, kd_weight=1.0, kd_warmup=4)
+    logits, context = network()(IMAGES), objective.context(IMAGES, LABELS)
+    shares = []
+    for epoch in range(6):
+        objective.epoch = epoch
+        losses, terms = objective.parts(logits, LABELS, context)
+        shares.append(float((losses / terms["kd"]).detach().mean()))
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+def test_the_teacher_is_no_part_of_it():
+    teacher = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 3))
+    for objective in (Distillation(teacher), attached(teacher)):
+        assert list(objective.parameters()) == []
+        assert objective.state_dict() == {}
+        assert [module for module in objective.modules() if isinstance(module, nn.BatchNorm2d)] == []
+        objective.train()
+        assert not teacher.training
+    assert copy.deepcopy(objective).teacher is objective.teacher
+
+
+def test_the_teacher_moves_and_is_cast_with_it():
+    teacher = network()
+    holder = nn.ModuleDict({"objective": attached(teacher)})
+    holder.to(torch.float64)
+    assert {value.dtype for value in teacher.parameters()} == {torch.float64}
+    assert holder["objective"].context(IMAGES.double(), LABELS).logits.dtype == torch.float64
+    holder.to("meta")
+    assert {value.device.type for value in teacher.parameters()} == {"meta"}
+
+
+def test_a_regressor_is_trained_beside_the_student():
+    student = network(width=5)
+    objective = attached(network(), FitNet(["blocks.0"], ["blocks.0"]), kd_weight=100.0, student=student)
+    shapes = [tuple(parameter.shape) for parameter in objective.parameters()]
+    assert shapes == [(4, 5, 1, 1), (4,), (4,), (4,)]
+    context = objective.context(IMAGES, LABELS)
+    objective(student(IMAGES), LABELS, context).sum().backward()
+    assert all(parameter.grad is not None for parameter in objective.parameters())
+
+
+def test_trying_layers_leaves_the_student_as_it_was():
+    student = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), nn.Flatten(), nn.Linear(72, 3))
+    student[0][1].eval()
+    before = copy.deepcopy(student.state_dict())
+    attached(network(), AttentionTransfer(["0"], ["blocks.0"]), student=student)
+    assert [module.training for module in student.modules()] == [True, True, True, False, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+@pytest.mark.parametrize("loss", [KD(), LSKD(), DIST()])
+def test_losses_that_do_not_look_at_labels_take_soft_ones(loss):
+    objective = attached(network(), loss)
+    assert objective.accepts_soft_labels
+    soft = F.one_hot(LABELS, 3).float()
+    logits, context = network()(IMAGES), objective.context(IMAGES, soft)
+    torch.testing.assert_close(objective(logits, soft, context), objective(logits, LABELS, context))
+    assert not Distillation(network(), LSKD(ATS())).accepts_soft_labels
+
+
+def test_a_student_taught_by_its_like_learns_to_say_the_same():
+    torch.manual_seed(0)
+    teacher, student = network(width=16), network(width=16)
+    objective = attached(teacher, KD(1.0), ce_weight=0.0, kd_weight=1.0)
+    optimizer = torch.optim.Adam(student.parameters(), lr=0.01)
+    context = objective.context(IMAGES, LABELS)
+    for _ in range(300):
+        loss = objective(student(IMAGES), LABELS, context).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 1e-3
+
+
+def test_wrong_arguments_are_refused_at_once():
+    with pytest.raises(InputError, match="kd_weight must be at least 0 but is -1"):
+        Distillation(network(), kd_weight=-1)
+    with pytest.raises(InputError, match=r"cache c holds logits, but FitNet needs features: leave it out"):
+        Distillation(network(), FitNet(["a"], ["b"]), cache="c")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "options", "message"),
+    [
+        (network(classes=4), {}, r"teacher BlockNetwork gives outputs of shape \(2, 4\) for 2 images, .*num_classes=3"),
+        (nn.Identity(), {}, r"teacher Identity gives outputs of shape \(2, 1, 8, 8\)"),
+        (nn.Linear(7, 3), {}, r"teacher Linear cannot take images of shape \(2, 1, 8, 8\)"),
+        (network(), {"loss": FitNet(["x"], ["blocks.0"])}, "student_layers: BlockNetwork has no layer 'x'"),
+        (network(), {"loss": FitNet(["blocks.0"], ["x"])}, "teacher_layers: BlockNetwork has no layer 'x'"),
+        (network(), {"loss": FitNet(["classifier"], ["blocks.0"])}, r"layer classifier gives \('N', 3\), no feature"),
+        (
+            network(),
+            {"loss": FitNet(["blocks.0"], ["blocks.0"]), "image_size": None},
+            "FitNet needs to know the size of images: give image_size",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_when_a_recipe_is_built(teacher, options, message):
+    with pytest.raises(InputError, match=message):
+        attached(teacher, **options)
+
+
+def test_without_an_image_size_the_first_batch_tells():
+    objective = attached(network(classes=4), image_size=None)
+    with pytest.raises(ValueError, match=r"teacher_logits must have the shape of student_logits \(6, 3\) but got"):
+        objective(network()(IMAGES), LABELS, objective.context(IMAGES, LABELS))
+
+
+def test_a_loss_of_ones_own():
+    class Distance(LogitLoss):
+        def forward(self, student_logits, teacher_logits, labels):
+            return (student_logits - teacher_logits).norm(dim=1)
+
+    teacher = network().eval()
+    objective = attached(teacher, Distance(), ce_weight=0.0, kd_weight=1.0)
+    logits = network()(IMAGES)
+    torch.testing.assert_close(
+        objective(logits, LABELS, objective.context(IMAGES, LABELS)), (logits - teacher(IMAGES)).norm(dim=1)
+    )
+
+
+# -- cache -----------------------------------------------------------------------------------------------------------
+
+
+def counted(teacher):
+    calls = []
+    teacher.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def answers(objective, images=IMAGES):
+    return objective.context(images, LABELS).logits
+
+
+def test_a_second_objective_needs_no_teacher(tmp_path):
+    teacher = network()
+    first = attached(teacher, cache=str(tmp_path))
+    expected = answers(first)
+    first.close()
+    second = attached(teacher, DKD(), cache=str(tmp_path))
+    calls = counted(teacher)
+    assert torch.equal(answers(second), expected)
+    assert calls == []
+    answers(second, IMAGES + 1)
+    assert calls == [1]
+
+
+def test_what_changes_the_answers_changes_the_cache(tmp_path):
+    def pooled():
+        return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+
+    first, other = attached(pooled(), cache=str(tmp_path)), pooled()
+    answers(first)
+    first.close()
+    assert torch.equal(answers(attached(other, cache=str(tmp_path))), other(IMAGES))
+    resized = attached(first.teacher.network, cache=str(tmp_path), teacher_image_size=4)
+    calls = counted(first.teacher.network)
+    answers(first)
+    assert calls == []
+    answers(resized)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answers(first)
+    assert calls == [1, 1]
+
+
+def test_an_epochs_answers_are_saved_when_the_next_begins(tmp_path):
+    objective = attached(network(), cache=str(tmp_path))
+    answers(objective)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    objective.epoch = 1
+    answers(objective)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
