@@ -74,6 +74,14 @@ def test_every_recipe_opens_with_what_a_reader_wants_to_know(path):
 
 
 @pytest.mark.parametrize("path", recipes(), ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_every_recipe_says_all_of_its_optimizer(path):
+    """What a file leaves out is taken from the default optimizer where the two classes share an argument."""
+    optimizer = yaml.safe_load(path.read_text())["model"]["init_args"].get("optimizer")
+    if optimizer and optimizer["class_path"].endswith(("SGD", "Lars")):
+        assert {"lr", "momentum", "weight_decay", "nesterov"} <= set(optimizer["init_args"])
+
+
+@pytest.mark.parametrize("path", recipes(), ids=lambda path: str(path.relative_to(ROOT / "configs")))
 def test_every_technique_has_its_settings_row_and_docs_page(path):
     from settings import SETTINGS
 

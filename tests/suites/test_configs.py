@@ -1,9 +1,11 @@
-"""Every YAML file that is shipped can be parsed and built, and every overlay goes with every recipe."""
+"""Every YAML file that is shipped can be parsed and built, and every overlay goes with every technique."""
 
 import pytest
+import torch
+from lightning_recipes import datamodules
 from lightning_recipes.modules.errors import InputError
-from lightning_recipes.recipes import cli_configs
-from lightning_recipes.recipes.cli_catalog import names
+from lightning_recipes.recipes import Classification, cli_configs
+from lightning_recipes.recipes.cli_catalog import find, names
 from lightning_recipes.recipes.cli_run import RecipesCLI, load_plugins, quieten
 from PIL import Image
 
@@ -17,11 +19,26 @@ def images():
             Image.new("RGB", (8, 8)).save(folder / "0.png")
 
 
+def make_teacher(path, data):
+    """A checkpoint where a recipe expects one, of the network that the folder is named after."""
+    name = cli_configs.Path(path).parts[-3]
+    trained = Classification(name, data.num_classes, in_chans=data.in_chans, image_size=data.image_size)
+    cli_configs.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
+
+
 @pytest.mark.parametrize("recipe", names())
-def test_every_recipe_and_every_overlay_on_it_can_be_built(recipe):
+def test_recipes_and_overlays_on_them_can_be_built(recipe):
     quieten()
     load_plugins()
-    for overlay in [None, *names("overlays")]:
+    content = cli_configs.load(recipe, find(recipe))
+    objective = content["model"]["init_args"].get("objective", {}).get("init_args", {})
+    if "teacher" in objective:
+        make_teacher(objective["teacher"], getattr(datamodules, content["data"]["class_path"]))
+    # All overlays go on the plain recipes and on every technique's on the digits.
+    crossed = recipe.startswith("digits/") or recipe.endswith("/supervised")
+    cli = None
+    for overlay in [None, *(names("overlays") if crossed else [])]:
         configs = ["-c", recipe, *(["-c", overlay] if overlay else [])]
         # What this machine lacks, GPUs or a logger's package, is not the recipe's fault.
         machine = ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
@@ -31,6 +48,9 @@ def test_every_recipe_and_every_overlay_on_it_can_be_built(recipe):
             with pytest.raises(InputError, match="is given twice"):
                 RecipesCLI(*cli_configs.resolve(arguments))
             continue
+        if overlay == "teacher":
+            make_teacher("other/convnet/checkpoints/best.ckpt", cli.datamodule)
+            arguments += ["--model.objective.teacher", "other/convnet/checkpoints/best.ckpt"]
         cli = RecipesCLI(*cli_configs.resolve(arguments))
         assert cli.model.num_classes == cli.datamodule.num_classes
         assert cli.trainer.fast_dev_run
