@@ -137,8 +137,9 @@ class Classification(SampleWeighting, LightningModule):
         """Compile the network where that was asked for, and tell the objective what the data knows."""
         if self._compile:
             self.network.compile()
-        datamodule = getattr(self.trainer, "datamodule", None)
-        self.objective.class_counts = getattr(datamodule, "class_counts", None)
+        counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
+        if counts is not None:
+            self.objective.class_counts = counts
         self._seen_stages.clear()
 
     def forward(self, images: Tensor) -> Tensor:

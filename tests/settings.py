@@ -16,7 +16,7 @@ from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.losses import ATS, DIST, DKD, ISATS, KD, LSKD, AttentionTransfer, FitNet
 from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.networks import create_network
-from lightning_recipes.modules.objectives import CrossEntropy, Distillation
+from lightning_recipes.modules.objectives import CrossEntropy, Distillation, VariedCrossEntropy
 from lightning_recipes.modules.sampling import isolated_rng
 from lightning_recipes.recipes import Classification
 from torch import nn
@@ -125,6 +125,7 @@ SETTINGS = [
 
 # Further ways to run a technique that the suites put through the same tests, but that have no recipe of their own.
 VARIANTS = [
+    Setting("varied cross-entropy", model=lambda: classification(objective=VariedCrossEntropy())),
     Setting("mixing", model=lambda: classification(mixup=0.8, cutmix=1.0), ddp_equals_single=False),
     Setting("step schedule", model=lambda: classification(lr_interval="step")),
     Setting(

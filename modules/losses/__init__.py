@@ -7,7 +7,7 @@ from .attention_transfer import AttentionTransfer, attention_maps, attention_tra
 from .dist import DIST, dist_loss
 from .dkd import DKD, dkd_loss
 from .fitnet import FitNet, fitnet_loss
-from .global_labels import class_means, fuse_global_labels
+from .global_labels import GlobalLabels, class_means, fuse_global_labels
 from .isats import ISATS, isats_probabilities
 from .kd import KD, kd_loss
 from .lskd import LSKD, standardize_logits
@@ -24,6 +24,7 @@ __all__ = [
     "AttentionTransfer",
     "FeatureLoss",
     "FitNet",
+    "GlobalLabels",
     "LogitLoss",
     "ats_loss",
     "ats_probabilities",

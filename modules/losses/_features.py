@@ -22,6 +22,8 @@ class FeatureLoss(nn.Module):
         InputError: If there are no layers, or not as many of one network as of the other.
     """
 
+    accepts_soft_labels: bool = True
+
     def __init__(self, student_layers: Sequence[str], teacher_layers: Sequence[str]) -> None:
         super().__init__()
         if not student_layers or len(student_layers) != len(teacher_layers):

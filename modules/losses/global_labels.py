@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
+
+from ..errors import InputError
+from ._logits import LogitLoss, full_precision, positive, same_classes
+from .ats import ats_probabilities
+from .soft_cross_entropy import soft_cross_entropy
 
 
 def class_means(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -38,3 +47,59 @@ def fuse_global_labels(probabilities: Tensor, labels: Tensor, means: Tensor, *, 
         Probabilities, shape ``(N, C)``; rows sum to 1.
     """
     return (1 - ratio) * probabilities + ratio * means[labels]
+
+
+class GlobalLabels(LogitLoss):
+    """`ATS` against labels fused with those of their class, after https://arxiv.org/abs/2405.13078.
+
+    Our reading of the paper; see `fuse_global_labels`. Like `ATS` it refuses Mixup and CutMix.
+
+    Args:
+        logits: File of the teacher's logits on the training images, written by ``recipes temperatures``.
+        ratio: Share of the class's mean (ours; the paper's is not known to us).
+        tau_true: The teacher's temperature of the true class.
+        tau_wrong: The teacher's temperature of all other classes; the same value for both is one for all.
+        tau_student: Temperature of the student.
+
+    Raises:
+        InputError: If the file is missing or of another kind, ``ratio`` lies outside [0, 1], or a temperature is not
+            positive.
+    """
+
+    accepts_soft_labels = False
+    means: Tensor
+
+    def __init__(
+        self,
+        logits: str,
+        ratio: float = 0.5,
+        tau_true: float = 4.0,
+        tau_wrong: float = 2.0,
+        tau_student: float = 1.0,
+    ) -> None:
+        super().__init__()
+        positive(tau_true=tau_true, tau_wrong=tau_wrong, tau_student=tau_student)
+        if not 0 <= ratio <= 1:
+            raise InputError(f"ratio must lie in [0, 1] but is {ratio}")
+        if not Path(logits).is_file():
+            raise InputError(f"logits {logits} does not exist: `recipes temperatures` writes it")
+        try:
+            file = safetensors.torch.load_file(logits)
+            teacher_logits, labels = file["logits"], file["labels"]
+        except (SafetensorError, KeyError) as error:
+            raise InputError(f"logits {logits} holds no logits and labels: `recipes temperatures` writes it") from error
+        self.ratio = ratio
+        self.tau_true = tau_true
+        self.tau_wrong = tau_wrong
+        self.tau_student = tau_student
+        probabilities = ats_probabilities(teacher_logits, labels, tau_true=tau_true, tau_wrong=tau_wrong)
+        self.register_buffer("means", class_means(probabilities, labels), persistent=False)
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        """Losses, shape ``(N,)``."""
+        same_classes(student_logits, teacher_logits)
+        probabilities = ats_probabilities(teacher_logits, labels, tau_true=self.tau_true, tau_wrong=self.tau_wrong)
+        same_classes(probabilities[:1], self.means[:1])
+        probabilities = fuse_global_labels(probabilities, labels, self.means, ratio=self.ratio)
+        (student,) = full_precision(student_logits)
+        return self.tau_student**2 * soft_cross_entropy(student / self.tau_student, probabilities)

@@ -3,5 +3,6 @@
 from ._base import Objective
 from .cross_entropy import CrossEntropy
 from .distillation import Distillation
+from .varied_cross_entropy import VariedCrossEntropy
 
-__all__ = ["CrossEntropy", "Distillation", "Objective"]
+__all__ = ["CrossEntropy", "Distillation", "Objective", "VariedCrossEntropy"]

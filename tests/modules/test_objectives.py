@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.losses import soft_cross_entropy
-from lightning_recipes.modules.objectives import CrossEntropy
+from lightning_recipes.modules.objectives import CrossEntropy, VariedCrossEntropy
 
 
 def test_cross_entropy_of_one_sample_by_hand():
@@ -54,3 +54,18 @@ def test_soft_cross_entropy_of_a_uniform_target():
 def test_soft_cross_entropy_refuses_class_indices():
     with pytest.raises(ValueError, match=r"probabilities must have the logits' shape \(2, 3\) but got \(2,\)"):
         soft_cross_entropy(torch.zeros(2, 3), torch.zeros(2))
+
+
+def test_varied_cross_entropy_rewards_telling_the_wrong_classes_apart():
+    logits = torch.tensor([[3.0, 1.0, -1.0], [3.0, 0.0, 0.0]])
+    labels = torch.tensor([0, 0])
+    losses, terms = VariedCrossEntropy(variance_weight=2.0, temperature=2.0).parts(logits, labels)
+    p = (logits / 2).softmax(1)[:, 1:]
+    expected = ((p[:, 0] - p[:, 1]) / 2).square()  # the population variance of two numbers
+    torch.testing.assert_close(terms["wrong_class_variance"], expected)
+    torch.testing.assert_close(terms["ce"], CrossEntropy()(logits, labels))
+    torch.testing.assert_close(losses, terms["ce"] - 2 * expected)
+    assert torch.equal(VariedCrossEntropy(0.0)(logits, labels), CrossEntropy()(logits, labels))
+    for arguments, message in [((-1,), "variance_weight must be at least 0"), ((1, 0), "temperature must be positive")]:
+        with pytest.raises(InputError, match=message):
+            VariedCrossEntropy(*arguments)
