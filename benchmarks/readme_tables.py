@@ -70,6 +70,60 @@ def pruning() -> str:
     return table(header, body)
 
 
+def distillation() -> str:
+    """Accuracy of one student by several losses, beside the student alone."""
+    measured = rows("distillation")
+    alone = next(row for row in measured if "--model.objective" not in row["command"])
+    body = [
+        [
+            loss_of(row),
+            accuracy(row),
+            f"{100 * (float(row['test_accuracy_mean']) - float(alone['test_accuracy_mean'])):+.2f}",
+            f"{float(row['best_val_accuracy_mean']):.4f}",
+            row["seeds"],
+            row["commit"],
+        ]
+        for row in sorted(measured, key=lambda row: float(row["test_accuracy_mean"]))
+    ]
+    header = ["loss and its options", "test accuracy", "points to alone", "validation accuracy", "seeds", "commit"]
+    return table(header, body)
+
+
+def distillation_choice() -> str:
+    """Validation accuracy by which options of each loss were chosen."""
+    body = [
+        [loss_of(row), f"{float(row['best_val_accuracy_mean']):.4f}"]
+        for row in sorted(rows("distillation_choice"), key=loss_of)
+    ]
+    return table(["loss and its options", "validation accuracy, one seed"], body)
+
+
+def loss_of(row: dict[str, str]) -> str:
+    """The loss of a row, with what was given to it."""
+    given = dict(re.findall(r"--model\.objective\.(\S+) (\S+)", row["command"]))
+    if "loss" not in given:
+        return "cross-entropy, the student alone"
+    options = [
+        f"{name.removeprefix('loss.')} {value}"
+        for name, value in given.items()
+        if name not in ("loss", "teacher", "cache")
+    ]
+    return ", ".join([given["loss"], *options])
+
+
+def distillation_cost() -> str:
+    """What a teacher and the losses add to a step: the last row of each kind."""
+    last = {row["what"]: row for row in rows("distillation_step")}
+    whole = next(row for row in last.values() if row["what"].startswith("Distillation"))
+    shares = [f"{row['what'].split()[0]} {float(row['ratio']):.2%}" for row in last.values() if row is not whole]
+    return (
+        f"{whole['what']}: {whole['ratio']} ({whole['ratio_min']} to {whole['ratio_max']}) x the CPU time of"
+        f" {whole['beside']}, {float(whole['kept_bytes_ratio']):.3f} x the memory kept for the backward pass. Beyond"
+        f" cross-entropy a loss takes, of {last['KD beyond cross-entropy']['beside']}: {', '.join(shares)}"
+        f" (`{whole['command']}`, commit {whole['commit']})."
+    )
+
+
 def keep_hardest() -> str:
     """Accuracy on the digits of static pruning by scores, and of random subsets of as many samples."""
     body = [
@@ -153,6 +207,9 @@ PARTS = {
     "quickstart": quickstart,
     "pruning": pruning,
     "keep hardest": keep_hardest,
+    "distillation": distillation,
+    "distillation choice": distillation_choice,
+    "distillation cost": distillation_cost,
     "selection cost": selection_cost,
 }
 

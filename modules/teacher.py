@@ -105,7 +105,7 @@ def load_teacher(
         if not Path(source).is_file():
             raise InputError(
                 f"teacher {source} does not exist: train it first (`recipes show` prints a recipe, whose head has the"
-                " command), or name another file"
+                " command) or name another file; a trained student needs none with --model.objective CrossEntropy"
             )
         network, facts = load_network(source) if source.endswith(".safetensors") else _from_checkpoint(source)
         _check_fits(source, facts["num_classes"], num_classes, "classes")
