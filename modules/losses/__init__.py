@@ -4,6 +4,7 @@ from ._features import FeatureLoss
 from ._logits import LogitLoss
 from .ats import ATS, ats_loss, ats_probabilities
 from .attention_transfer import AttentionTransfer, attention_maps, attention_transfer_loss
+from .class_balanced import class_balanced_weights
 from .dist import DIST, dist_loss
 from .dkd import DKD, dkd_loss
 from .fitnet import FitNet, fitnet_loss
@@ -30,6 +31,7 @@ __all__ = [
     "ats_probabilities",
     "attention_maps",
     "attention_transfer_loss",
+    "class_balanced_weights",
     "class_means",
     "derived_average",
     "dist_loss",
