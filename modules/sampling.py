@@ -177,6 +177,40 @@ def stratified_choice(labels: Tensor, share: float | int, generator: torch.Gener
     return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
 
 
+def long_tail_choice(labels: Tensor, ratio: float, *, num_classes: int | None = None) -> Tensor:
+    """Choose fewer of each class than of the one before: the published long-tailed sets, CIFAR-10-LT among them.
+
+    Of class k stay n_k = int(n_max * (1 / ratio) ** (k / (C - 1))) samples, with n_max the size of the largest class:
+    exponential imbalance (https://arxiv.org/abs/1901.05555). Which ones is settled by the rule of LDAM-DRW
+    (https://arxiv.org/abs/1906.07413), so that all who follow it train on the same images: one
+    ``numpy.random.RandomState(0)`` shuffles the rising indices of one class after the other, in the order of the
+    classes, and the first n_k of each stay. A class with fewer samples keeps all it has.
+
+    Args:
+        labels: Class indices, shape ``(N,)``.
+        ratio: Imbalance factor, the first n_k over the last, at least 1. 1 keeps as many of each class as it has.
+        num_classes: C; None is one more than the largest label.
+
+    Returns:
+        Indices of the chosen, rising.
+
+    Examples:
+        >>> labels = torch.tensor([0] * 100 + [1] * 100 + [2] * 100)
+        >>> labels[long_tail_choice(labels, 100)].bincount()
+        tensor([100,  10,   1])
+    """
+    classes = labels.numpy()
+    counts = np.bincount(classes, minlength=num_classes or 0)
+    source = np.random.RandomState(0)
+    chosen = []
+    for index in range(len(counts)):
+        members = np.flatnonzero(classes == index)
+        source.shuffle(members)
+        # The product as published, in this order: rounding decides about whole images.
+        chosen.append(members[: int(counts.max() * (1 / ratio) ** (index / max(1, len(counts) - 1)))])
+    return torch.from_numpy(np.sort(np.concatenate(chosen)))
+
+
 def uniform_subset(size: int, keep: int, generator: torch.Generator, *, among: Tensor | None = None) -> Tensor:
     """Mark ``keep`` of ``size`` items at random, each subset being equally likely, without a permutation of all.
 

@@ -3,7 +3,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from lightning_recipes.modules.sampling import EpochSampler, epoch_generator, isolated_rng, stratified_choice
+from lightning_recipes.modules.sampling import (
+    EpochSampler,
+    epoch_generator,
+    isolated_rng,
+    long_tail_choice,
+    stratified_choice,
+)
 from torch.utils.data import DataLoader, TensorDataset
 
 DATA = TensorDataset(torch.arange(23))
@@ -64,6 +70,46 @@ def test_stratified_choice_takes_a_share_or_a_number_of_each_class():
     assert torch.equal(chosen, again)
     assert not torch.equal(chosen, other)
     assert labels[stratified_choice(labels, 2, epoch_generator(0, 0))[0]].bincount().tolist() == [2, 2, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "ratio", "total"),
+    [(10, 5000, 100, 12406), (10, 5000, 50, 13996), (100, 500, 100, 10847), (100, 500, 50, 12608), (10, 500, 1, 5000)],
+)
+def test_the_long_tail_has_the_published_sizes(classes, each, ratio, total):
+    chosen = long_tail_choice(torch.arange(classes).repeat(each), ratio)
+    assert len(chosen) == total
+    assert (chosen.diff() > 0).all()
+
+
+def test_each_class_of_the_long_tail_has_its_share():
+    labels = torch.arange(10).repeat(5000)
+    counts = labels[long_tail_choice(labels, 100)].bincount().tolist()
+    assert counts == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+
+
+def test_the_long_tail_holds_the_images_of_the_published_rule():
+    labels = torch.randint(7, (900,), generator=epoch_generator(0, 0))
+    labels[labels == 3] = 2  # one class without images, one with many
+    # As released with LDAM-DRW: the global generator of numpy, seeded with 0.
+    state = np.random.get_state()
+    np.random.seed(0)
+    most, expected = labels.bincount().max().item(), []
+    for index in range(7):
+        members = np.where(labels.numpy() == index)[0]
+        np.random.shuffle(members)
+        expected += members[: int(most * 0.05 ** (index / 6.0))].tolist()
+    np.random.set_state(state)
+    assert long_tail_choice(labels, 20).tolist() == sorted(expected)
+    assert np.array_equal(np.random.get_state()[1], state[1])
+
+
+def test_a_class_too_small_for_its_place_in_the_tail_keeps_all_it_has():
+    labels = torch.tensor([0] * 5 + [1] * 90 + [2] * 100)
+    assert labels[long_tail_choice(labels, 4)].bincount().tolist() == [5, 50, 25]
+    # More classes than there are labels stretch the tail.
+    assert labels[long_tail_choice(labels, 16, num_classes=5)].bincount().tolist() == [5, 50, 25]
+    assert long_tail_choice(torch.zeros(4, dtype=torch.long), 100).tolist() == [0, 1, 2, 3]
 
 
 def test_isolated_rng_is_seeded_inside_and_leaves_no_trace():
