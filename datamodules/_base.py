@@ -18,6 +18,7 @@ from ..modules.errors import InputError
 from ..modules.sampling import (
     EpochSampler,
     epoch_generator,
+    long_tail_choice,
     noisy_labels,
     run_position,
     run_seed,
@@ -44,6 +45,12 @@ class ImageDataModule(LightningDataModule, ABC):
             images and validates on a fixed tenth of them, without augmentation: no measure of generalisation.
         split_seed: Seed of the split, of ``subset`` and of ``label_noise``, so that runs with different ``seed`` share
             their data.
+        imbalance_ratio: Train on a long tail: largest class over smallest, the published imbalance factor, e.g. 100; 1
+            is off. Class k of C keeps int(n_max * ratio ** (-k / (C - 1))) images, with n_max the size of the largest
+            class in what the split leaves (https://arxiv.org/abs/1901.05555); a class that has fewer keeps all it has.
+            Images are chosen by the rule of LDAM-DRW (https://arxiv.org/abs/1906.07413), which draws from neither
+            ``split_seed`` nor ``seed``: with ``val_fraction`` 0 and CIFAR they are those of the published sets.
+            Validation and test images stay as balanced as they were. It comes before ``subset`` and ``label_noise``.
         subset: Train on part of what the split leaves: a float in (0, 1] is a share of each class, an int a number of
             images per class; None is all.
         label_noise: Share of the training labels replaced by a class drawn uniformly from the others, in [0, 1).
@@ -66,6 +73,8 @@ class ImageDataModule(LightningDataModule, ABC):
         class_names: Name of each class, in the order of the labels.
         preprocessing: How evaluation makes images of ``image_size`` from others: their shorter side is resized to
             ``image_size / crop_pct`` by ``interpolation``, then the centre is cut out. Empty where all have that size.
+        class_counts: Training images with each label, of all ``num_classes``, as training sees them, ``label_noise``
+            included; after ``setup("fit")`` or ``setup("validate")``, empty before.
         train_set: Training images, after ``setup("fit")``.
         val_set: Validation images, after ``setup("fit")`` or ``setup("validate")``.
         test_set: Test images, after ``setup("test")``.
@@ -95,6 +104,7 @@ class ImageDataModule(LightningDataModule, ABC):
         num_workers: int = 0,
         val_fraction: float = 0.1,
         split_seed: int = 0,
+        imbalance_ratio: float = 1.0,
         subset: int | float | None = None,
         label_noise: float = 0.0,
         seed: int | None = None,
@@ -110,6 +120,7 @@ class ImageDataModule(LightningDataModule, ABC):
         check(num_workers >= 0, "num_workers", num_workers, "at least 0")
         check(0 <= val_fraction < 1, "val_fraction", val_fraction, "in [0, 1)")
         check(split_seed >= 0, "split_seed", split_seed, "at least 0")
+        check(imbalance_ratio >= 1, "imbalance_ratio", imbalance_ratio, "at least 1 (largest class over smallest)")
         check(
             subset is None or (subset >= 1 if isinstance(subset, int) else 0 < subset <= 1),
             "subset",
@@ -127,6 +138,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.val_fraction = val_fraction
         self.split_seed = split_seed
+        self.imbalance_ratio = imbalance_ratio
         self.subset = subset
         self.label_noise = label_noise
         self.seed = seed
@@ -135,6 +147,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.flip = flip
         self.cutout = cutout
         self.transform = transform
+        self.class_counts: list[int] = []
         self.train_set: EpochDataset | None = None
         self.val_set: EpochDataset | None = None
         self.test_set: EpochDataset | None = None
@@ -192,6 +205,9 @@ class ImageDataModule(LightningDataModule, ABC):
                 stacklevel=2,
             )
         self._require_images(labels, train, 1, f"val_fraction={self.val_fraction} leaves")
+        if self.imbalance_ratio > 1:
+            train = train[long_tail_choice(labels[train], self.imbalance_ratio, num_classes=self.num_classes)]
+            self._require_images(labels, train, 1, f"imbalance_ratio={self.imbalance_ratio} leaves")
         if self.subset is not None:
             if isinstance(self.subset, int):
                 self._require_images(labels, train, self.subset, f"subset={self.subset} asks for more than")
@@ -201,6 +217,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.label_noise:
             check(self.num_classes > 1, "label_noise", self.label_noise, "0 where there is only one class")
             train_labels = noisy_labels(train_labels, self.label_noise, self.num_classes, self._generator(_NOISE))
+        self.class_counts = train_labels.bincount(minlength=self.num_classes).tolist()
         self.train_set = self._dataset(images[train], train_labels, self._seed())
 
     def _checked(self, part: str) -> tuple[Any, Tensor]:
@@ -273,7 +290,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if not isinstance(batch, (tuple, list)) or not _is_uint8_images(batch[0]):
             return batch
         images, labels, *randoms = batch
-        images = self._augment(images, randoms[0]) if randoms else normalize(images, self.mean, self.std)
+        images = self._augment(images, randoms[0]) if randoms else self._normalized(images)
         if self.trainer is not None:
             # Lightning has converted the batch to the precision of the training when there was nothing to convert.
             images = self.trainer.precision_plugin.convert_input(images)
@@ -288,10 +305,14 @@ class ImageDataModule(LightningDataModule, ABC):
             )
         if self.transform is not None:
             images = transform_each(images.float() / 255, randoms[:, 5].tolist(), self.transform)
-        images = normalize(images, self.mean, self.std)
+        images = self._normalized(images)
         if self.cutout:
             images = random_cutout(images, uniform[:, 3:5], size=self.cutout)
         return images
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        """Images, uint8 or floating in [0, 1], as the network gets them."""
+        return normalize(images, self.mean, self.std)
 
     # -- resume ------------------------------------------------------------------------------------------------------
 

@@ -150,6 +150,39 @@ def test_subset_is_stratified_and_leaves_validation_alone():
     assert torch.equal(few.val_set.images, whole.val_set.images)
 
 
+def test_a_long_tail_is_cut_out_of_what_the_split_leaves():
+    whole, tail = ready("fit", "test"), ready("fit", "test", imbalance_ratio=20)
+    before = whole.train_set.labels.bincount()
+    expected = [int(before.max() * 0.05 ** (index / 9)) for index in range(10)]
+    assert tail.train_set.labels.bincount().tolist() == [min(pair) for pair in zip(expected, before, strict=True)]
+    assert tail.train_set.labels.bincount().tolist()[0::9] == [before[0], expected[9]]
+    known = {image.numpy().tobytes() for image in whole.train_set.images}
+    assert all(image.numpy().tobytes() in known for image in tail.train_set.images)
+    assert torch.equal(tail.val_set.images, whole.val_set.images)
+    assert torch.equal(tail.test_set.images, whole.test_set.images)
+    assert torch.equal(ready(imbalance_ratio=20, seed=9).train_set.images, tail.train_set.images)
+    assert torch.equal(ready(imbalance_ratio=1).train_set.images, whole.train_set.images)
+
+
+def test_subset_and_label_noise_come_after_the_long_tail():
+    tail, half = ready(imbalance_ratio=20), ready(imbalance_ratio=20, subset=0.5)
+    counts = torch.tensor(tail.class_counts)
+    assert ((torch.tensor(half.class_counts) - counts / 2).abs() <= 0.5).all()
+    noisy = ready(imbalance_ratio=20, label_noise=0.3)
+    assert torch.equal(noisy.train_set.images, tail.train_set.images)
+    assert (noisy.train_set.labels != tail.train_set.labels).float().mean() == pytest.approx(0.3, abs=0.002)
+
+
+def test_class_counts_are_those_of_the_labels_training_sees(monkeypatch):
+    assert Digits().class_counts == []
+    assert ready("test").class_counts == []
+    for options in ({}, {"imbalance_ratio": 20}, {"imbalance_ratio": 20, "subset": 3, "label_noise": 0.3}):
+        datamodule = ready("validate", **options)
+        assert datamodule.class_counts == [(datamodule.train_set.labels == k).sum().item() for k in range(10)]
+    monkeypatch.setattr(Digits, "num_classes", 11)
+    assert ready().class_counts[10:] == [0]
+
+
 def test_label_noise_changes_its_share_of_training_labels_only():
     clean, noisy = ready(), ready(label_noise=0.3)
     assert torch.equal(clean.train_set.images, noisy.train_set.images)
@@ -239,6 +272,8 @@ def test_set_up_twice_reads_once(monkeypatch):
         ("val_fraction", 1.0),
         ("val_fraction", -0.1),
         ("split_seed", -1),
+        ("imbalance_ratio", 0.01),
+        ("imbalance_ratio", float("nan")),
         ("subset", 0),
         ("subset", 1.5),
         ("label_noise", 1.0),
@@ -258,6 +293,11 @@ def test_a_bad_argument_is_named_with_its_value(name, value):
     ("options", "message"),
     [
         ({"val_fraction": 0.999}, r"val_fraction=0.999 leaves 0 training images of class '0'"),
+        (
+            {"imbalance_ratio": 200},
+            r"imbalance_ratio=200 leaves 0 training images of class '9' \(126 before the split\)",
+        ),
+        ({"imbalance_ratio": 20, "subset": 9}, r"subset=9 asks for more than 8 training images of class '8'"),
         ({"subset": 500}, r"subset=500 asks for more than \d+ training images of class '0'"),
     ],
 )

@@ -63,6 +63,14 @@ def test_without_a_test_folder_val_is_the_test_set(tmp_path, in_memory):
     assert [len(part) for part in (datamodule.train_set, datamodule.val_set, datamodule.test_set)] == [18, 2, 20]
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_long_tail_is_cut_out_of_any_folder(tmp_path, in_memory):
+    datamodule = ready(write(tmp_path, names=("cat", "dog", "owl")), in_memory=in_memory, imbalance_ratio=4)
+    assert datamodule.class_counts == [9, 4, 2]
+    assert len(datamodule.train_set) == 15
+    assert len(datamodule.val_set) == 3
+
+
 def test_bare_class_folders_are_for_training(tmp_path):
     write(tmp_path, ("train",))
     datamodule = ready(str(tmp_path / "train"))
