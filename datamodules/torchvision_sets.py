@@ -6,11 +6,12 @@ import os
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torchvision.datasets as tv
 from torch import Tensor
 
 from ..modules.errors import InputError
-from ._base import ImageDataModule
+from ._base import ImageDataModule, check
 
 _CIFAR100_CLASSES = (
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel "
@@ -30,18 +31,28 @@ class _TorchvisionSet(ImageDataModule):
         root: Folder that holds the data, or receives the download; None takes the environment variable
             ``RECIPES_DATA``, or else ``data``.
         download: Download the set into ``root`` unless it is there.
+        image_size: Height and width in pixels that images are resized to on the training device (bicubic, antialiased,
+            cut to [0, 1]), e.g. 224 for a vision transformer; None keeps those of the set. It comes after crop, flip
+            and ``transform``, so that ``crop_padding`` counts pixels of the set's own images, and before ``cutout``,
+            which counts pixels of the resized ones. Evaluation resizes too.
         **kwargs: The arguments all image datamodules share.
 
     Raises:
-        InputError: If the data is not found, or the download fails.
+        InputError: If an argument is out of its range, the data is not found, or the download fails.
     """
 
     _reader: Any
 
-    def __init__(self, root: str | None = None, *, download: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, root: str | None = None, *, download: bool = False, image_size: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)  # which sees the images' own size, the one that crop_padding must respect
+        check(image_size is None or image_size >= 1, "image_size", image_size, "at least 1, or none")
         self.root = root or os.environ.get("RECIPES_DATA", "data")
         self.download = download
+        if image_size is not None and image_size != self.image_size:
+            self.image_size = image_size
+            self.preprocessing = {"crop_pct": 1.0, "interpolation": "bicubic"}
 
     def _open(self, part: str, *, download: bool = False) -> Any:
         which: dict[str, Any] = {"split": part} if self._reader in (tv.SVHN, tv.STL10) else {"train": part == "train"}
@@ -73,6 +84,14 @@ class _TorchvisionSet(ImageDataModule):
         elif images.shape[-1] == 3:  # CIFAR has its channels last
             images = images.permute(0, 3, 1, 2)
         return images.contiguous(), labels.long()
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        if images.shape[-1] != self.image_size:
+            images = images.float() / 255 if images.dtype == torch.uint8 else images
+            images = F.interpolate(images, (self.image_size, self.image_size), mode="bicubic", antialias=True)
+            # Bicubic weights are partly negative and overshoot at edges; 8-bit images, as published, cannot.
+            images = images.clamp_(0, 1)
+        return super()._normalized(images)
 
 
 class _FlippedAndCropped(_TorchvisionSet):

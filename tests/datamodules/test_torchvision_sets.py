@@ -9,8 +9,10 @@ import pytest
 import scipy.io
 import torch
 import torchvision.datasets as tv
+from jsonargparse import ArgumentParser
 from lightning_recipes.datamodules import CIFAR10, CIFAR100, MNIST, STL10, SVHN, FashionMNIST
 from lightning_recipes.modules.errors import InputError
+from PIL import Image
 
 CLASSES = [CIFAR10, CIFAR100, MNIST, FashionMNIST, SVHN, STL10]
 
@@ -115,6 +117,88 @@ def test_images_are_those_in_the_files(cls, write):
     images, labels = datamodule.on_after_batch_transfer(next(iter(datamodule.train_dataloader())), 0)
     assert images.shape == (8, datamodule.in_chans, datamodule.image_size, datamodule.image_size)
     assert labels.max() < datamodule.num_classes
+
+
+def as_the_model_gets_them(datamodule, loader):
+    """All images of a loader in [0, 1], and what came out of the files, in the same order."""
+    loader = getattr(datamodule, loader)()
+    pairs = [(datamodule.on_after_batch_transfer(batch, 0)[0], batch[0]) for batch in loader]
+    images, files = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (datamodule.mean, datamodule.std))
+    return images * std + mean, files
+
+
+def by_pillow(images, size):
+    """Images in [0, 1] resized channel by channel, without rounding, and cut to [0, 1] in the end."""
+    channels = images.flatten(0, 1).numpy()
+    resized = [Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC) for channel in channels]
+    return torch.from_numpy(np.stack(resized)).unflatten(0, images.shape[:2]).clamp(0, 1)
+
+
+@pytest.mark.parametrize(("cls", "size"), [(CIFAR10, 80), (CIFAR10, 20), (MNIST, 32), (STL10, 32)])
+def test_evaluation_resizes_like_pillow(cls, size, write):
+    root, _ = write(cls)
+    datamodule = cls(str(root), image_size=size)
+    datamodule.setup("fit")
+    datamodule.setup("test")
+    for loader in ("val_dataloader", "test_dataloader"):
+        images, files = as_the_model_gets_them(datamodule, loader)
+        assert images.shape[-2:] == (size, size)
+        torch.testing.assert_close(images, by_pillow(files / 255, size), rtol=0, atol=1e-5)
+
+
+def test_training_crops_and_transforms_the_own_images_and_resizes_then(write):
+    root, _ = write(CIFAR10)
+    shapes = set()
+
+    def darker(image):
+        shapes.add(tuple(image.shape))
+        return image / 2
+
+    def augmented(**options):
+        datamodule = CIFAR10(str(root), batch_size=20, seed=3, transform=darker, **options)
+        datamodule.setup("fit")
+        return as_the_model_gets_them(datamodule, "train_dataloader")[0]
+
+    small, large = augmented(), augmented(image_size=64)
+    assert shapes == {(1, 3, 32, 32)}
+    assert large.shape[1:] == (3, 64, 64)
+    torch.testing.assert_close(large, by_pillow(small, 64), rtol=0, atol=1e-5)
+
+
+def test_cutout_counts_resized_pixels(write):
+    root, _ = write(CIFAR10)
+    datamodule = CIFAR10(str(root), image_size=64, cutout=20, batch_size=90, seed=0)
+    datamodule.setup("fit")
+    images, _ = datamodule.on_after_batch_transfer(next(iter(datamodule.train_dataloader())), 0)
+    assert (images == 0).all(1).flatten(1).sum(1).max() == 400
+
+
+def test_the_resulting_size_is_known_at_once_and_exported_with_the_way_to_it():
+    resized, own, same = CIFAR10("/nowhere", image_size=224), CIFAR10("/nowhere"), CIFAR10("/nowhere", image_size=32)
+    assert (resized.image_size, dict(resized.preprocessing)) == (224, {"crop_pct": 1.0, "interpolation": "bicubic"})
+    assert (own.image_size, dict(own.preprocessing)) == (same.image_size, dict(same.preprocessing)) == (32, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 0}, "image_size must be at least 1, or none but is 0"),
+        ({"image_size": 224, "crop_padding": 32}, r"crop_padding must be in \[0, 32\) but is 32"),
+    ],
+)
+def test_sizes_that_cannot_be_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        CIFAR10("/nowhere", **options)
+    CIFAR10("/nowhere", image_size=16, crop_padding=31)
+
+
+def test_size_and_long_tail_can_be_chosen_on_the_command_line():
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(CIFAR10, "data")
+    parsed = parser.parse_args(["--data", "CIFAR10", "--data.image_size", "224", "--data.imbalance_ratio", "100"])
+    datamodule = parser.instantiate(parsed).data
+    assert (datamodule.image_size, datamodule.imbalance_ratio) == (224, 100.0)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
