@@ -49,7 +49,7 @@ class ImageDataModule(LightningDataModule, ABC):
             is off. Class k of C keeps int(n_max * ratio ** (-k / (C - 1))) images, with n_max the size of the largest
             class in what the split leaves (https://arxiv.org/abs/1901.05555); a class that has fewer keeps all it has.
             Images are chosen by the rule of LDAM-DRW (https://arxiv.org/abs/1906.07413), which draws from neither
-            ``split_seed`` nor ``seed``: with ``val_fraction`` 0 and CIFAR they are those of the published sets.
+            ``split_seed`` nor ``seed``: with ``val_fraction`` 0, `CIFAR10` and `CIFAR100` give the published sets.
             Validation and test images stay as balanced as they were. It comes before ``subset`` and ``label_noise``.
         subset: Train on part of what the split leaves: a float in (0, 1] is a share of each class, an int a number of
             images per class; None is all.
