@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ..modules.errors import InputError
 from ..modules.lr_schedules import RunSchedule
+from ..modules.metrics import GroupAccuracy
 from ..modules.mixing import Mixing
 from ..modules.networks import arranged, create_network, fastest_memory_format
 from ..modules.objectives import CrossEntropy, Objective
@@ -29,7 +30,8 @@ class Classification(SampleWeighting, LightningModule):
     A batch is a pair of images ``(N, C, H, W)`` and labels: class indices ``(N,)`` or class probabilities
     ``(N, C)``. Logged once an epoch: ``train/loss``, ``train/accuracy``, ``val/loss``, ``val/accuracy``,
     ``test/loss``, ``test/accuracy``, and from 20 classes on ``val/accuracy_top5`` and ``test/accuracy_top5``; and
-    every ``log_every_n_steps`` steps ``train/loss_step`` and ``train/accuracy_step``. Accuracies lie in [0, 1].
+    every ``log_every_n_steps`` steps ``train/loss_step`` and ``train/accuracy_step``. Accuracies lie in [0, 1]. The
+    terms of an objective are logged under their names, e.g. ``train/kd``, unweighted.
 
     Args:
         network: A timm name, ours (``cifar_resnet32``, ``convnet``, …) among them, or a module that maps images to
@@ -47,13 +49,16 @@ class Classification(SampleWeighting, LightningModule):
         mixup: Beta parameter of Mixup (https://arxiv.org/abs/1710.09412); 0 is off.
         cutmix: Beta parameter of CutMix (https://arxiv.org/abs/1905.04899); 0 is off.
         mix_probability: Share of the training batches that Mixup or CutMix is applied to.
+        mix_epochs: Epochs, from the first on, in which Mixup and CutMix are applied; None is all.
+        class_groups: First and last class, both included, of groups whose accuracies are logged too, e.g.
+            ``{head: [0, 2], mid: [3, 6], tail: [7, 9]}`` as ``val/accuracy_head``, …; None is no groups.
         channels_last: Memory format of network and images; None uses it for convolutional networks, where it is
             faster, and changes nothing but the time.
         compile: Run the network through `torch.compile`.
 
     Raises:
-        InputError: If the network is unknown or does not fit, or the objective cannot take the soft labels that
-            Mixup and CutMix make.
+        InputError: If the network is unknown or does not fit, a group's classes do not exist, or the objective does
+            not go with the network or cannot take the soft labels that Mixup and CutMix make.
     """
 
     monitor = "val/accuracy"
@@ -77,6 +82,8 @@ class Classification(SampleWeighting, LightningModule):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         mix_probability: float = 1.0,
+        mix_epochs: int | None = None,
+        class_groups: dict[str, tuple[int, int]] | None = None,
         channels_last: bool | None = None,
         compile: bool = False,  # noqa: A002, Lightning's and torch's own word
     ) -> None:
@@ -109,6 +116,7 @@ class Classification(SampleWeighting, LightningModule):
         self.lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
         self.mixing = None
+        self.mix_epochs = mix_epochs
         if mixup or cutmix:
             self.mixing = Mixing(num_classes, mixup=mixup, cutmix=cutmix, probability=mix_probability)
             if not self.objective.accepts_soft_labels:
@@ -129,6 +137,9 @@ class Classification(SampleWeighting, LightningModule):
         metrics = MetricCollection(accuracies)  # type: ignore[arg-type]
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
+        self.groups = nn.ModuleDict()
+        if class_groups is not None:
+            self.groups.update({stage: GroupAccuracy(class_groups, num_classes=num_classes) for stage in _EVALUATIONS})
         self._means = RunningMeans()
         self._seen_stages: set[str] = set()
         self._random_state: dict[str, Tensor] | None = None
@@ -150,7 +161,7 @@ class Classification(SampleWeighting, LightningModule):
         """Loss of a batch, as a scalar."""
         images, labels = self._checked(batch, "train")
         ratio = 1.0
-        if self.mixing is not None:
+        if self.mixing is not None and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
             key = (run_seed(), self.current_epoch, batch_idx, self.global_rank)
             images, labels, ratio = self.mixing(images, labels, key=key)
         logits, losses, terms = self._losses(images, labels)
@@ -179,6 +190,14 @@ class Classification(SampleWeighting, LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and accuracy on test images."""
         self._evaluate(batch, "test", self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the accuracies of groups of classes."""
+        self._log_groups("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the accuracies of groups of classes."""
+        self._log_groups("test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Class probabilities ``(N, num_classes)`` of images, with or without labels."""
@@ -239,9 +258,18 @@ class Classification(SampleWeighting, LightningModule):
         images, labels = self._checked(batch, stage)
         logits, losses, terms = self._losses(images, labels)
         metrics.update(logits, _classes(labels))
+        if stage in self.groups:
+            accuracies: Any = self.groups[stage]
+            accuracies.update(logits, _classes(labels))
         means = {f"{stage}/{name}": values.mean() for name, values in {"loss": losses, **terms}.items()}
         self.log_dict(means, batch_size=len(images), sync_dist=True)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=len(images))  # type: ignore[arg-type]
+
+    def _log_groups(self, stage: str) -> None:
+        if stage in self.groups:
+            accuracies: Any = self.groups[stage]
+            self.log_dict({f"{stage}/accuracy_{name}": value for name, value in accuracies.compute().items()})
+            accuracies.reset()
 
     def _checked(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
         """The batch's images and labels; the first batch of a stage is looked at, which costs one host sync."""
@@ -282,6 +310,9 @@ class Classification(SampleWeighting, LightningModule):
             trainer.fit_loop.setup_data()  # otherwise the number of batches is not known yet
             length = math.ceil(length / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         return int(length)
+
+
+_EVALUATIONS = ("val", "test")
 
 
 def _classes(labels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.losses import ATS, DIST, DKD, ISATS, KD, LSKD, AttentionTransfer, FitNet
 from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.networks import create_network
-from lightning_recipes.modules.objectives import CrossEntropy, Distillation, VariedCrossEntropy
+from lightning_recipes.modules.objectives import CrossEntropy, DeiTLT, Distillation, VariedCrossEntropy
 from lightning_recipes.modules.sampling import isolated_rng
 from lightning_recipes.recipes import Classification
 from torch import nn
@@ -66,6 +66,26 @@ def hinted(kind: type[nn.Module], kd_weight: float) -> Classification:
     return classification(objective=Distillation(other, loss, ce_weight=1.0, kd_weight=kd_weight), image_size=8)
 
 
+class TwoHeads(nn.Module):
+    """A network whose logits are the mean of two classifiers', as a distilled vision transformer's are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = classification().network
+        self.body.reset_classifier(0)
+        self.head, self.head_dist = (nn.Linear(self.body.num_features, 10) for _ in range(2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.body(images)
+        return (self.head(features) + self.head_dist(features)) / 2
+
+
+def two_headed() -> Classification:
+    """A student of DeiT-LT, re-weighted from the second epoch on."""
+    objective = DeiTLT(teacher(), drw_epoch=1)
+    return Classification(TwoHeads(), 10, in_chans=1, objective=objective, lr_scheduler=CosineSchedule)
+
+
 def score_file(scores: torch.Tensor | None = None) -> str:
     """A file of these scores, or one that is yet to be written."""
     path = Path(tempfile.mkdtemp()) / "scores.safetensors"
@@ -108,6 +128,7 @@ SETTINGS = [
     Setting("lskd", model=lambda: distilled(LSKD(), ce_weight=1.0, kd_weight=1.0)),
     Setting("fitnet", model=lambda: hinted(FitNet, 0.1), ddp_equals_single=False),
     Setting("attention_transfer", model=lambda: hinted(AttentionTransfer, 10.0)),
+    Setting("deit_lt", model=two_headed, ddp_equals_single=False),
     Setting("random_subset", callbacks=lambda: [RandomSubset(0.3)], selects_samples=True),
     Setting(
         "el2n",

@@ -2,7 +2,8 @@
 
 from ._base import Objective
 from .cross_entropy import CrossEntropy
+from .deit_lt import DeiTLT
 from .distillation import Distillation
 from .varied_cross_entropy import VariedCrossEntropy
 
-__all__ = ["CrossEntropy", "Distillation", "Objective", "VariedCrossEntropy"]
+__all__ = ["CrossEntropy", "DeiTLT", "Distillation", "Objective", "VariedCrossEntropy"]

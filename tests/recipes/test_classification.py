@@ -202,3 +202,25 @@ def test_compiled_training_equals_eager(monkeypatch):
         assert (model.network._compiled_call_impl is not None) == compiled
     for name, value in results[0].items():
         torch.testing.assert_close(results[1][name], value)
+
+
+def test_groups_of_classes_have_accuracies_of_their_own():
+    model = classification(class_groups={"first": (0, 0), "rest": (1, 9)})
+    run = trainer(max_epochs=2)
+    run.fit(model, digits())
+    logged = run.callback_metrics
+    counts = run.datamodule.val_set.labels.bincount()
+    share = counts[0] / counts.sum()
+    torch.testing.assert_close(
+        share * logged["val/accuracy_first"] + (1 - share) * logged["val/accuracy_rest"], logged["val/accuracy"]
+    )
+    with pytest.raises(InputError, match=r"groups\['a'\] must be a first and a last class"):
+        classification(class_groups={"a": (3, 10)})
+
+
+def test_mixing_ends_with_its_epochs():
+    model = classification(mixup=0.8, mix_epochs=1)
+    mixed, mix = [], model.mixing
+    model.mixing = lambda *args, **kwargs: (mixed.append(model.current_epoch), mix(*args, **kwargs))[1]
+    trainer(max_epochs=3).fit(model, digits())
+    assert set(mixed) == {0}

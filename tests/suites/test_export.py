@@ -4,7 +4,7 @@ import pytest
 import safetensors.torch
 import torch
 from helpers import ids
-from settings import SETTINGS, classification
+from settings import SETTINGS
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=ids)
@@ -13,7 +13,7 @@ def test_the_plain_network_has_the_recipes_outputs(setting, tmp_path):
     images = torch.randn(3, 1, 8, 8)
     expected = model(images)
     safetensors.torch.save_model(model.network, str(tmp_path / "network.safetensors"))
-    fresh = classification().network.eval()
+    fresh = setting.model().network.eval()
     safetensors.torch.load_model(fresh, str(tmp_path / "network.safetensors"))
     assert torch.equal(fresh(images), expected)
     program = torch.export.export(model.network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))

@@ -1,0 +1,121 @@
+"""DeiT-LT: a vision transformer learns long-tailed data, its distillation token from a convolutional teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..losses import class_balanced_weights
+from ._taught import Taught, TeacherOutput
+
+
+class DeiTLT(Taught):
+    """DeiT-LT (https://arxiv.org/abs/2404.02900): the class token learns the labels, the distillation token a teacher.
+
+    The student has two classifiers, as timm's ``deit_*_distilled_*`` do, whose logits are averaged by the network. One
+    is trained on the labels, the other on the class that the teacher sees in the same augmented and mixed image. From
+    ``drw_epoch`` on the second is weighted by the inverse of the effective number of training images of the class the
+    teacher names (deferred re-weighting), and labels are no longer smoothed where they are not mixed. That the teacher
+    has been trained with weak augmentation and is asked about strongly augmented images is what makes the
+    distillation token an expert of the rare classes. A recipe logs the terms ``cls`` and ``dist``, unweighted.
+
+    Args:
+        teacher: What has been trained before: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
+            (``.safetensors``), a timm name, whose pretrained weights are loaded, or a module, which is frozen and
+            moved where it stands.
+        alpha: Weight of the distillation token's loss; that of the class token's is ``1 - alpha``. Like all defaults
+            here the authors'.
+        drw_epoch: First epoch of re-weighting; None is never. The authors take 1100 of 1200 on CIFAR.
+        drw_beta: Beta of the effective number (`class_balanced_weights`).
+        class_counts: Training images of each class; None takes those of the datamodule.
+        label_smoothing: Share of each label's mass that is spread over all classes, for the class token.
+        heads: Names of the student's two classifiers, of the class and of the distillation token.
+        teacher_args: Further arguments of a timm teacher, e.g. ``{pretrained: false, checkpoint_path: FILE}``.
+        teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
+            that the teacher's file says, or else the student's.
+        compile_teacher: Run the teacher through `torch.compile`.
+        cache: Folder for the teacher's logits; see `Distillation`.
+
+    Raises:
+        InputError: If ``alpha`` or ``label_smoothing`` is out of its range, ``drw_epoch`` is negative, or, when the
+            recipe is built, the teacher cannot be read or does not fit, or the student has no such heads; with the
+            first batch, if re-weighting is asked for and the numbers of training images are not known.
+    """
+
+    def __init__(
+        self,
+        teacher: str | nn.Module,
+        *,
+        alpha: float = 0.5,
+        drw_epoch: int | None = None,
+        drw_beta: float = 0.9999,
+        class_counts: list[int] | None = None,
+        label_smoothing: float = 0.1,
+        heads: tuple[str, str] = ("head", "head_dist"),
+        teacher_args: dict[str, Any] | None = None,
+        teacher_image_size: int | None = None,
+        compile_teacher: bool = False,
+        cache: str | None = None,
+    ) -> None:
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha must lie in [0, 1] but is {alpha}")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing must lie in [0, 1) but is {label_smoothing}")
+        if drw_epoch is not None and drw_epoch < 0:
+            raise InputError(f"drw_epoch must be at least 0, or none for never, but is {drw_epoch}")
+        super().__init__(
+            teacher,
+            teacher_args=teacher_args,
+            teacher_image_size=teacher_image_size,
+            compile_teacher=compile_teacher,
+            cache=cache,
+            student_layers=heads,
+        )
+        self.alpha = alpha
+        self.drw_epoch = drw_epoch
+        self.drw_beta = drw_beta
+        self.class_counts = class_counts
+        self.label_smoothing = label_smoothing
+        self._weights: Tensor | None = None
+
+    def context(self, images: Tensor, labels: Tensor) -> TeacherOutput:
+        """The teacher's answer."""
+        if self.drw_epoch is not None and self._weights is None:
+            if self.class_counts:
+                self._weights = class_balanced_weights(self.class_counts, beta=self.drw_beta).to(images.device)
+            elif self.training:
+                raise InputError(
+                    f"drw_epoch={self.drw_epoch} needs class_counts, the training images of each class, which this"
+                    " data does not say: give them"
+                )
+        return super().context(images, labels)
+
+    def forward(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> Tensor:
+        """Losses, shape ``(N,)``."""
+        return self.parts(logits, labels, context)[0]
+
+    def parts(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses ``(N,)``, and the terms ``cls`` and ``dist``; ``logits``, the two heads' mean, are not looked at."""
+        assert self.student is not None
+        of_class, of_teacher = self.student.take()
+        # A test knows no training images.
+        reweighted = self._weights is not None and self.epoch >= (self.drw_epoch or 0)
+        smoothing = 0.0 if reweighted and labels.ndim == 1 else self.label_smoothing
+        cls = F.cross_entropy(of_class, labels, reduction="none", label_smoothing=smoothing)
+        seen = context.logits.argmax(1)
+        dist = F.cross_entropy(of_teacher, seen, reduction="none")
+        losses = (1 - self.alpha) * cls
+        if reweighted and self._weights is not None:
+            weights = self._weights.to(dist)[seen]
+            # Divided by the sum of the batch's weights, as PyTorch's weighted cross-entropy is.
+            losses = losses + self.alpha * dist * weights * (len(weights) / weights.sum())
+        else:
+            losses = losses + self.alpha * dist
+        return losses, {"cls": cls, "dist": dist}
+
+    def extra_repr(self) -> str:
+        """Shown in the printed module."""
+        return f"alpha={self.alpha}, drw_epoch={self.drw_epoch}, drw_beta={self.drw_beta}"
