@@ -16,6 +16,7 @@ _TRAINER_COMMANDS = {
     "test": "measure a checkpoint on the test images",
     "predict": "write class and probabilities for each image of a folder",
     "export": "write a checkpoint's network as safetensors, torch.export program or ONNX",
+    "temperatures": "show what ATS makes of a checkpoint's network at each pair of temperatures",
 }
 
 

@@ -19,11 +19,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..modules.errors import InputError
+from ..modules.losses import FeatureLoss, LogitLoss
 from ..modules.objectives import Objective
 from .cli_configs import Place, places, plain
 
 # What a class name in a recipe can stand for.
-_BASES = (LightningModule, LightningDataModule, Callback, Objective, Optimizer, LRScheduler, Logger, Strategy)
+_BASES = (
+    *(LightningModule, LightningDataModule, Callback, Objective, LogitLoss, FeatureLoss),
+    *(Optimizer, LRScheduler, Logger, Strategy),
+)
 
 
 class OptionError(InputError):

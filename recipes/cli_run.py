@@ -1,4 +1,4 @@
-"""`recipes fit|validate|test|predict|export`: LightningCLI with one folder per run and errors meant to be read."""
+"""`recipes fit` and the trainer's other commands: LightningCLI with one folder per run and errors meant to be read."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ class RecipesCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The trainer's methods that are commands, with the arguments that are filled in here."""
-        return {**LightningCLI.subcommands(), "export": {"model", "datamodule"}}
+        filled_in = {"model", "datamodule"}
+        return {**LightningCLI.subcommands(), "export": filled_in, "temperatures": filled_in}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that knows the files for its error messages."""

@@ -1,4 +1,4 @@
-"""The trainer of the command line: Lightning's, with `export` as one more method."""
+"""The trainer of the command line: Lightning's, with `export` and `temperatures` as two more methods."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from ..modules.errors import InputError, RunError
 from ..modules.network_file import load_network, save_network
+from .cli_temperatures import temperatures
 
 Format = Literal["safetensors", "torch_export", "onnx"]
 
 
 class RecipesTrainer(Trainer):
-    """Lightning's Trainer, with one command more."""
+    """Lightning's Trainer, with two commands more."""
 
     def export(
         self,
@@ -50,9 +51,7 @@ class RecipesTrainer(Trainer):
             raise InputError(f"{type(model).__name__} has no attribute `network` to export")
         if getattr(datamodule, "image_size", None) is None:
             raise InputError("export needs data that says its image_size, e.g. --data Digits")
-        if ckpt_path is not None:
-            weights = torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
-            model.load_state_dict(weights, strict=model.strict_loading)
+        _load(model, ckpt_path)
         network = network.cpu().eval()
         facts = _facts(model, datamodule)
         folder = Path(self.default_root_dir)
@@ -72,6 +71,52 @@ class RecipesTrainer(Trainer):
                 raise RunError(f"{file}, read back, gives logits that differ by {difference:.1e}: do not use it")
             checked = "" if difference is None else f", read back: outputs differ by {difference:.1e} at most"
             print(f"{file} ({file.stat().st_size / 1000:,.0f} kB{checked})")
+
+    def temperatures(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        tau_true: list[float] | None = None,
+        tau_wrong: list[float] | None = None,
+        part: Literal["train", "val"] = "train",
+    ) -> None:
+        """Show what asymmetric temperature scaling makes of a checkpoint's network at each pair of temperatures.
+
+        Writes ``temperatures.csv``, ``logits.safetensors`` and, with matplotlib, ``temperatures.png`` to the run
+        folder.
+
+        Args:
+            model: The recipe whose network is to teach.
+            datamodule: The data that students will learn from.
+            ckpt_path: Checkpoint whose weights are taken.
+            tau_true: Temperatures of the true class; by default 1 to 6, as the paper's authors search.
+            tau_wrong: Temperatures of all other classes; by default 1 to 5.
+            part: Look at one epoch of the training images, augmented as they are for a student, or at the validation
+                images.
+
+        Raises:
+            InputError: If a temperature is not positive, the model gives no logits, a file exists already, or there
+                are several processes.
+        """
+        if datamodule is None:
+            raise InputError("temperatures needs data, e.g. --data Digits")
+        _load(model, ckpt_path)
+        temperatures(
+            self,
+            model,
+            datamodule,
+            tau_true=tau_true if tau_true is not None else [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            tau_wrong=tau_wrong if tau_wrong is not None else [1.0, 2.0, 3.0, 4.0, 5.0],
+            part=part,
+        )
+
+
+def _load(model: LightningModule, ckpt_path: str | None) -> None:
+    """Give the model the weights of a checkpoint."""
+    if ckpt_path is not None:
+        weights = torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
+        model.load_state_dict(weights, strict=model.strict_loading)
 
 
 def _facts(model: LightningModule, data: Any) -> dict[str, Any]:

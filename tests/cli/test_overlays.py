@@ -7,6 +7,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning_recipes.callbacks import UCB, EpsilonGreedy, InfoBatch, RandomSubset, SeTa
+from lightning_recipes.modules.losses import KD
+from lightning_recipes.modules.objectives import Distillation
 from lightning_recipes.recipes import cli_catalog, cli_run
 
 
@@ -88,6 +90,16 @@ def test_fast(fitted):
     cli, _ = fitted("--trainer.max_epochs 3 --trainer.limit_train_batches 1 -c fast")
     assert cli.trainer.max_epochs == 3  # the line wins
     assert "max_epochs: 10" in cli_catalog.find("fast").read_text()
+
+
+def test_teacher(fitted):
+    _, first = fitted("--name first")
+    teacher = first.run / "checkpoints/best.ckpt"
+    cli, _ = fitted(f"-c teacher --model.objective.teacher {teacher}")
+    assert isinstance(cli.model.objective, Distillation)
+    assert isinstance(cli.model.objective.loss, KD)
+    weights = torch.load(teacher)["state_dict"]
+    assert torch.equal(cli.model.objective.teacher.network.classifier.weight, weights["network.classifier.weight"])
 
 
 def test_tensorboard(fitted):

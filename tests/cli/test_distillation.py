@@ -1,0 +1,71 @@
+"""Distillation from the command line: from a teacher's run to a student that needs it no more."""
+
+import csv
+
+import pytest
+
+DISTILLED = "--model.objective Distillation --model.objective.teacher {}"
+
+
+@pytest.fixture
+def teacher(recipes):
+    """A checkpoint of a run of a second."""
+    result = recipes("fit TINY --run_dir teacher")
+    assert result.code == 0, result.err
+    return result.run / "checkpoints/best.ckpt"
+
+
+def test_a_student_of_a_checkpoint_and_of_an_exported_file(recipes, teacher):
+    exported = recipes(f"export -c teacher/recipe.yaml --ckpt_path {teacher} --formats+ safetensors")
+    assert exported.code == 0, exported.err
+    (file,) = teacher.parents[1].rglob("network.safetensors")
+    losses = []
+    for source in (teacher, file):
+        result = recipes(f"fit TINY {DISTILLED.format(source)} --model.objective.loss ATS")
+        assert result.code == 0, result.err
+        with (result.run / "metrics.csv").open() as rows:
+            values = [row["val/kd"] for row in csv.DictReader(rows) if row["val/kd"]]
+        losses.append(values)
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 1
+
+
+def test_any_loss_with_its_options(recipes, teacher):
+    for options in (
+        "LSKD --model.objective.loss.loss DKD --model.objective.loss.loss.beta 2",
+        "ISATS --model.objective.loss.tau_wrong_grid [1,2]",
+        "AttentionTransfer --model.objective.loss.student_layers [blocks.0] --model.objective.loss.teacher_layers"
+        " [blocks.0]",
+    ):
+        result = recipes(f"fit TINY {DISTILLED.format(teacher)} --model.objective.loss {options}")
+        assert result.code == 0, result.err
+        again = recipes(f"fit -c {result.run}/recipe.yaml")
+        assert again.code == 0, again.err
+
+
+def test_a_trained_student_outlives_its_teacher(recipes, teacher):
+    run = recipes(f"fit TINY {DISTILLED.format(teacher)}").run
+    teacher.unlink()
+    command = f"test -c {run}/recipe.yaml --ckpt_path {run}/checkpoints/best.ckpt"
+    assert "a trained student needs none with --model.objective CrossEntropy" in recipes(command).error
+    result = recipes(f"{command} --model.objective CrossEntropy")
+    assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--model.objective.kd_weight -1", "kd_weight must be at least 0 but is -1"),
+        ("--model.objective.loss ATSS", "there is no class ATSS; did you mean ATS"),
+        ("--model.objective.loss ATS --model.objective.loss.tau 3", "ATS has no option tau"),
+        ("--model.objective.loss ATS --model.mixup 0.5", "set both to 0 or choose another objective"),
+        ("--model.objective.loss FitNet", "student_layers"),
+        ("--model.objective.teacher_args.depth 2", "need teacher to be a name, but"),
+        ("--model.objective.teacher convnett", "no network 'convnett'; did you mean convnet"),
+        ("--model.objective.teacher convnet", "there are no weights for convnet"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_a_line(recipes, teacher, options, message):
+    result = recipes(f"fit TINY {DISTILLED.format(teacher)} {options}")
+    assert result.code == 2
+    assert message in result.error
