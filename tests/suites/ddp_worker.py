@@ -7,7 +7,22 @@ from pathlib import Path
 
 import torch
 from helpers import trainer, weights
+from lightning.pytorch import Callback
 from settings import SETTINGS, VARIANTS
+
+
+class Shared(Callback):
+    """Counts the numbers that the processes keep alike, and those that the optimizer changes."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.counts = [
+            sum(value.numel() for value in values)
+            for values in (
+                trainer.strategy.model.parameters(),
+                trainer.strategy.model.buffers(),
+                [value for group in trainer.optimizers[0].param_groups for value in group["params"]],
+            )
+        ]
 
 
 def main(folder: Path) -> None:
@@ -16,9 +31,11 @@ def main(folder: Path) -> None:
     for setting in SETTINGS + VARIANTS:
         torch.manual_seed(0)
         model = setting.model()
-        run = trainer(max_epochs=2, devices=2, strategy="ddp", callbacks=setting.callbacks())
+        shared = Shared()
+        run = trainer(max_epochs=2, devices=2, strategy="ddp", callbacks=[*setting.callbacks(), shared])
         run.fit(model, setting.data(batch_size=16))
         result = {"weights": weights(model), "logged": dict(run.callback_metrics), "steps": run.global_step}
+        result["shared"] = shared.counts
         torch.save(result, folder / f"{setting.name}-{run.global_rank}.pt")
 
 

@@ -38,3 +38,11 @@ def test_two_processes_equal_one_on_the_joint_batch(setting, together):
         # Sums are taken in another order.
         torch.testing.assert_close(result["weights"][name], value, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(result["logged"]["val/loss"], run.callback_metrics["val/loss"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["kd", "ats", "attention_transfer"])
+def test_a_teacher_is_not_among_what_processes_share(name, together):
+    """Nor among what is trained or saved: all is as without one."""
+    plain, taught = (torch.load(together / f"{row}-0.pt") for row in ("supervised", name))
+    assert taught["shared"] == plain["shared"]
+    assert list(taught["weights"]) == list(plain["weights"])
