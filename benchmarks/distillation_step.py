@@ -70,9 +70,10 @@ def bare_step(student: torch.nn.Module, teacher: torch.nn.Module, images: Tensor
     return step
 
 
-def our_step(student: torch.nn.Module, teacher: torch.nn.Module, images: Tensor, labels: Tensor) -> Callable:
-    """The same by `Classification` and `Distillation`."""
-    model = Classification(student, CLASSES, image_size=32, objective=Distillation(teacher))
+def our_step(student: torch.nn.Module, teacher: torch.nn.Module | None, images: Tensor, labels: Tensor) -> Callable:
+    """The same by `Classification` and `Distillation`; without a teacher the student's step alone."""
+    objective = None if teacher is None else Distillation(teacher)
+    model = Classification(student, CLASSES, image_size=32, objective=objective)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
 
     def step() -> Tensor:
@@ -127,18 +128,7 @@ def main() -> None:
         for name, step in sides.items():
             turns[name].append(seconds(step, options.steps))
     ratios = [ours / bare for ours, bare in zip(turns["ours"], turns["bare"], strict=True)]
-    student = create_network(options.student, num_classes=CLASSES)
-    plain = Classification(student, CLASSES)
-    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05)
-
-    def alone() -> Tensor:
-        _, values, _ = plain._losses(images, labels)
-        loss = plain.reduce(values)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss
-
+    alone = our_step(networks()[0], None, images, labels)
     alone()
     student_seconds = seconds(alone, options.steps * options.repeats)
     command = f"python benchmarks/distillation_step.py --student {options.student} --teacher {options.teacher}"

@@ -36,7 +36,7 @@ def accuracies() -> str:
         ]
         for path in sorted((ROOT / "results").glob("*.csv"), reverse=True)
         for row in rows(path.stem)
-        if (ROOT / "configs" / path.stem).is_dir() and "--trainer.callbacks." not in row["command"]
+        if (ROOT / "configs" / path.stem).is_dir() and not re.search(r"--(trainer\.callbacks|model)\.", row["command"])
     ]
     header = ["recipe", "test accuracy", "seeds", "epochs", "samples", "CPU seconds", "hardware", "commit"]
     return table(header, body)
@@ -87,6 +87,21 @@ def distillation() -> str:
     ]
     header = ["loss and its options", "test accuracy", "points to alone", "validation accuracy", "seeds", "commit"]
     return table(header, body)
+
+
+def on_digits(recipes: str) -> str:
+    """Accuracy of recipes on the digits, with the options that they were given."""
+    body = [
+        [
+            " ".join([row["recipe"], *re.findall(r"--model\.\S+ \S+", row["command"])]),
+            accuracy(row),
+            row["seeds"],
+            row["commit"],
+        ]
+        for row in rows("digits")
+        if re.search(recipes, f"{row['recipe']} {row['command']}")
+    ]
+    return table(["recipe", "test accuracy", "seeds", "commit"], body)
 
 
 def distillation_choice() -> str:
@@ -210,6 +225,8 @@ PARTS = {
     "distillation": distillation,
     "distillation choice": distillation_choice,
     "distillation cost": distillation_cost,
+    "distillation digits": lambda: on_digits(r"^digits/(kd|ats|isats|dkd|dist|lskd) |width 8"),
+    "deit_lt digits": lambda: on_digits("^digits/deit_lt"),
     "selection cost": selection_cost,
 }
 

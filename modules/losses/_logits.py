@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .soft_cross_entropy import soft_cross_entropy
 
 
 class LogitLoss(nn.Module):
@@ -49,6 +50,12 @@ def same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
             f"teacher_logits must have the shape of student_logits {tuple(student_logits.shape)}"
             f" but got {tuple(teacher_logits.shape)}"
         )
+
+
+def softened_cross_entropy(student_logits: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of the student at a temperature against probabilities, times the temperature's square, ``(N,)``."""
+    (student,) = full_precision(student_logits)
+    return temperature**2 * soft_cross_entropy(student / temperature, probabilities)
 
 
 def positive(**values: float) -> None:

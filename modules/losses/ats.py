@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._logits import LogitLoss, full_precision, is_label, positive, same_classes
-from .soft_cross_entropy import soft_cross_entropy
+from ._logits import LogitLoss, full_precision, is_label, positive, same_classes, softened_cross_entropy
 
 
 def ats_probabilities(teacher_logits: Tensor, labels: Tensor, *, tau_true: float, tau_wrong: float) -> Tensor:
@@ -66,8 +65,7 @@ def ats_loss(
     """
     same_classes(student_logits, teacher_logits)
     probabilities = ats_probabilities(teacher_logits, labels, tau_true=tau_true, tau_wrong=tau_wrong)
-    (student,) = full_precision(student_logits)
-    return tau_student**2 * soft_cross_entropy(student / tau_student, probabilities)
+    return softened_cross_entropy(student_logits, probabilities, tau_student)
 
 
 class ATS(LogitLoss):

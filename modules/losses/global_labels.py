@@ -10,9 +10,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import InputError
-from ._logits import LogitLoss, full_precision, positive, same_classes
+from ._logits import LogitLoss, positive, same_classes, softened_cross_entropy
 from .ats import ats_probabilities
-from .soft_cross_entropy import soft_cross_entropy
 
 
 def class_means(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -101,5 +100,4 @@ class GlobalLabels(LogitLoss):
         probabilities = ats_probabilities(teacher_logits, labels, tau_true=self.tau_true, tau_wrong=self.tau_wrong)
         same_classes(probabilities[:1], self.means[:1])
         probabilities = fuse_global_labels(probabilities, labels, self.means, ratio=self.ratio)
-        (student,) = full_precision(student_logits)
-        return self.tau_student**2 * soft_cross_entropy(student / self.tau_student, probabilities)
+        return softened_cross_entropy(student_logits, probabilities, self.tau_student)

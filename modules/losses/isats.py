@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ._logits import LogitLoss, full_precision, is_label, positive, same_classes
-from .soft_cross_entropy import soft_cross_entropy
+from ._logits import LogitLoss, full_precision, is_label, positive, same_classes, softened_cross_entropy
 
 
 def isats_probabilities(
@@ -88,5 +87,4 @@ class ISATS(LogitLoss):
         probabilities = isats_probabilities(
             teacher_logits, labels, tau_true=self.tau_true, tau_wrong_grid=self.tau_wrong_grid
         )
-        (student,) = full_precision(student_logits)
-        return self.tau_student**2 * soft_cross_entropy(student / self.tau_student, probabilities)
+        return softened_cross_entropy(student_logits, probabilities, self.tau_student)
