@@ -46,7 +46,9 @@ def temperature_grid(
     size = max(1, _CHUNK // logits.shape[1])
     for part, classes in zip(logits.split(size), labels.split(size), strict=True):
         if not part.isfinite().all():
-            raise InputError("logits must be finite but some are not: this checkpoint's network has diverged")
+            raise InputError(
+                "logits must be finite but some are not: its network has diverged, take an earlier checkpoint"
+            )
         sums += _sums(part.double(), classes, pairs).cpu()
     means = (sums / len(labels)).tolist()
     return [
@@ -100,5 +102,6 @@ def _check(logits: Tensor, labels: Tensor) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= logits.shape[1]:
         raise InputError(
-            f"labels must lie in 0..{logits.shape[1] - 1}, one for each logit, but run from {low} to {high}"
+            f"labels must lie in 0..{logits.shape[1] - 1}, as there are {logits.shape[1]} logits, but run from {low} to"
+            f" {high}: leave out samples whose class is not known"
         )
