@@ -51,7 +51,9 @@ class RecipesTrainer(Trainer):
             raise InputError(f"{type(model).__name__} has no attribute `network` to export")
         if getattr(datamodule, "image_size", None) is None:
             raise InputError("export needs data that says its image_size, e.g. --data Digits")
-        _load(model, ckpt_path)
+        if ckpt_path is not None:
+            weights = torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
+            model.load_state_dict(weights, strict=model.strict_loading)
         network = network.cpu().eval()
         facts = _facts(model, datamodule)
         folder = Path(self.default_root_dir)
@@ -88,35 +90,27 @@ class RecipesTrainer(Trainer):
 
         Args:
             model: The recipe whose network is to teach.
-            datamodule: The data that students will learn from.
+            datamodule: The data that students will learn from; None if the recipe has its own.
             ckpt_path: Checkpoint whose weights are taken.
-            tau_true: Temperatures of the true class; by default 1 to 6, as the paper's authors search.
+            tau_true: Temperatures of the true class; by default 1 to 6, as the paper's authors search
+                (https://arxiv.org/abs/2210.04427). All pairs are looked at, also those of a lower ``tau_true``.
             tau_wrong: Temperatures of all other classes; by default 1 to 5.
             part: Look at one epoch of the training images, augmented as they are for a student, or at the validation
                 images.
 
         Raises:
-            InputError: If a temperature is not positive, the model gives no logits, a file exists already, or there
-                are several processes.
+            InputError: If a temperature is not positive, the model gives no logits, a file exists already, the data
+                lacks the part or labels that are class indices, or there are several processes.
         """
-        if datamodule is None:
-            raise InputError("temperatures needs data, e.g. --data Digits")
-        _load(model, ckpt_path)
         temperatures(
             self,
             model,
             datamodule,
+            ckpt_path=ckpt_path,
             tau_true=tau_true if tau_true is not None else [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
             tau_wrong=tau_wrong if tau_wrong is not None else [1.0, 2.0, 3.0, 4.0, 5.0],
             part=part,
         )
-
-
-def _load(model: LightningModule, ckpt_path: str | None) -> None:
-    """Give the model the weights of a checkpoint."""
-    if ckpt_path is not None:
-        weights = torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
-        model.load_state_dict(weights, strict=model.strict_loading)
 
 
 def _facts(model: LightningModule, data: Any) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_version_and_help(recipes):
     assert recipes("--version").out == f"lightning-recipes {version('lightning-recipes')}\n"
     result = recipes("--help")
     assert result.code == 0
-    for command in ("list", "show", "copy", "check", "fit", "validate", "test", "predict", "export"):
+    for command in ("list", "show", "copy", "check", "fit", "validate", "test", "predict", "export", "temperatures"):
         assert f"    {command}" in result.out
 
 
