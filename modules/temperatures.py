@@ -29,8 +29,8 @@ def temperature_grid(
     Returns:
         A row for each pair: ``tau_true``, ``tau_wrong``; the means ``true_probability``, ``derived_average``,
         ``derived_variance`` (of the wrong classes' probabilities) and ``inherent_variance`` (of the wrong classes'
-        probabilities among themselves); ``wrong``, the share of samples whose most probable class is not the label,
-        and ``left``, the share for which that is so only because of the temperatures.
+        probabilities among themselves); ``wrong``, the share of samples where another class is more probable than the
+        label, and ``left``, the share for which that is so only because of the temperatures.
 
     Raises:
         InputError: If there are no samples or temperatures, a temperature is not positive, there are fewer than two
