@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .errors import InputError
 
 
 class FeatureCapture:
-    """Keeps what named layers give in one pass of a network, between :meth:`start` and :meth:`take`.
+    """Keeps what named layers give in one pass of a network, between :meth:`start` and the next.
 
     The layers are found once, in the plain network, and carry the hooks with them, so it does not matter whether the
     network is later compiled or wrapped, e.g. by DDP. While off, the hooks do nothing.
@@ -31,7 +32,7 @@ class FeatureCapture:
         self.layers = tuple(layers)
         self._argument = argument
         self._on = False
-        self._outputs: dict[int, Any] = {}
+        self._outputs: dict[int, tuple[Any, int | None]] = {}
         modules = dict(network.named_modules())
         for index, name in enumerate(self.layers):
             if name not in modules or not name:
@@ -43,22 +44,31 @@ class FeatureCapture:
 
     def _keep(self, index: int, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._on:
-            self._outputs[index] = output
+            tracked = not torch.compiler.is_compiling() and isinstance(output, Tensor) and not output.is_inference()
+            self._outputs[index] = output, output._version if tracked else None
 
     def start(self) -> None:
-        """Keep the outputs of the next pass."""
+        """Forget the last pass and keep the outputs of the next."""
         self._outputs.clear()
         self._on = True
 
     def take(self) -> list[Tensor]:
-        """The outputs, in the order of the layers, which are forgotten here.
+        """The outputs of the pass since :meth:`start`, in the order of the layers; as often as they are wanted.
 
         Raises:
-            RuntimeError: If there was no pass since :meth:`start`, or it left a layer out.
+            InputError: If the pass left a layer out, or the layer behind one has changed its output in place.
         """
         self._on = False
-        outputs, self._outputs = self._outputs, {}
-        missing = [name for index, name in enumerate(self.layers) if index not in outputs]
-        if missing:
-            raise RuntimeError(f"{self._argument}: the network did not call {', '.join(missing)} in its last pass")
-        return [outputs[index] for index in range(len(self.layers))]
+        for index, name in enumerate(self.layers):
+            if index not in self._outputs:
+                raise InputError(f"{self._argument}: the network does not call {name}, name another layer")
+            output, version = self._outputs[index]
+            if version is not None and output._version != version:
+                raise InputError(
+                    f"{self._argument}: what {name} gives is changed in place by the layer behind it, name that one"
+                )
+        return [self._outputs[index][0] for index in range(len(self.layers))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies of a module are made in the middle of runs, and a part of a graph cannot be copied.
+        return {**self.__dict__, "_outputs": {}, "_on": False}

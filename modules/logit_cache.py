@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import safetensors.torch
@@ -19,11 +21,11 @@ class LogitCache:
 
     An image whose pixels are bit for bit those of an earlier one, with augmentation off or replayed from the same
     seed, finds its logits; any other is computed and added. A batch is looked up with one wait for the device, and
-    is computed as a whole if one of its images is new.
+    is computed as a whole if one of its images is new. In memory are 16 bytes for each image; logits stay in the files,
+    which are mapped.
 
     Args:
-        folder: Where the logits of this network are; made when something is saved. Every process of a run adds files
-            of its own.
+        folder: Where the logits of this network are. Every process of a run adds files of its own.
 
     Raises:
         InputError: If a file in the folder cannot be read.
@@ -34,16 +36,13 @@ class LogitCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._keys = torch.empty(0, dtype=torch.int64)
-        self._logits = torch.empty(0, 0)
-        self._new: list[tuple[Tensor, Tensor]] = []
         self.computed = 0
-        for file in sorted(self.folder.glob("*.safetensors")):
-            try:
-                part = safetensors.torch.load_file(file)
-                self._merge(part["keys"], part["logits"])
-            except (SafetensorError, KeyError, RuntimeError) as error:
-                raise InputError(f"cache file {file} cannot be read ({error}): remove it") from error
+        self._keys = torch.empty(0, dtype=torch.int64)  # sorted, on the device of the images
+        self._rows = torch.empty(0, dtype=torch.int64)  # where each is, in all files one after the other
+        self._starts = torch.empty(0, dtype=torch.int64)
+        self._files: list[Tensor] = []
+        self._new: list[tuple[Tensor, Tensor]] = []
+        self._add(sorted(self.folder.glob("*.safetensors")))
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -59,46 +58,74 @@ class LogitCache:
             Float32, shape ``(N, classes)``.
         """
         keys = image_keys(images)
+        new = torch.ones_like(keys, dtype=torch.bool)
         if len(self):
-            self._keys, self._logits = self._keys.to(keys.device), self._logits.to(keys.device)
+            self._keys, self._rows = self._keys.to(keys.device), self._rows.to(keys.device)
             places = torch.searchsorted(self._keys, keys).clamp(max=len(self) - 1)
             new = self._keys[places] != keys
             if not new.any():
-                return self._logits[places]
-        else:
-            new = torch.ones_like(keys, dtype=torch.bool)
+                return self._read(self._rows[places].cpu()).to(keys.device)
         logits = compute(images).float()
         self.computed += len(images)
-        self._new.append((keys[new], logits[new]))
+        self._new.append((keys[new].cpu(), logits[new].cpu()))
         if sum(part.numel() * 4 for _, part in self._new) > self.LIMIT:
             self.save()
         return logits
 
     def save(self) -> None:
-        """Write what is new."""
+        """Write what is new; a disk that does not take it is warned of and costs no run."""
         if not self._new:
             return
         keys, logits = (torch.cat(parts) for parts in zip(*self._new, strict=True))
         self._new = []
-        self.folder.mkdir(parents=True, exist_ok=True)
+        keys, first = _distinct(keys)
         name = uuid.uuid4().hex
-        unfinished = self.folder / f"{name}.part"
-        safetensors.torch.save_file({"keys": keys.cpu(), "logits": logits.cpu()}, unfinished)
-        unfinished.rename(self.folder / f"{name}.safetensors")
-        self._merge(keys, logits)
+        unfinished, file = self.folder / f"{name}.part", self.folder / f"{name}.safetensors"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            safetensors.torch.save_file({"keys": keys, "logits": logits[first]}, unfinished)
+            unfinished.rename(file)
+        except (OSError, SafetensorError) as error:
+            warnings.warn(f"cache {self.folder} could not be written ({error}): the run goes on", stacklevel=2)
+            return
+        self._add([file])
 
-    def _merge(self, keys: Tensor, logits: Tensor) -> None:
-        if len(self):
-            keys = torch.cat([self._keys.to(keys.device), keys])
-            logits = torch.cat([self._logits.to(keys.device), logits])
-        self._keys, order = keys.sort()
-        self._logits = logits[order]
+    def _add(self, files: list[Path]) -> None:
+        """Make the logits of more files known."""
+        found = [self._keys.cpu()]
+        for file in files:
+            try:
+                part = safetensors.torch.load_file(file)
+                keys, logits = part["keys"], part["logits"]
+            except (SafetensorError, KeyError, OSError) as error:
+                raise InputError(f"cache file {file} cannot be read ({error}): remove it") from error
+            start = self._starts[-1:] + len(self._files[-1]) if self._files else torch.zeros(1, dtype=torch.int64)
+            self._starts = torch.cat([self._starts, start])
+            self._files.append(logits)
+            self._rows = torch.cat([self._rows.cpu(), start + torch.arange(len(keys))])
+            found.append(keys)
+        self._keys, first = _distinct(torch.cat(found))
+        self._rows = self._rows[first.to(self._rows.device)]
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """Logits of these rows."""
+        file = torch.bucketize(rows, self._starts, right=True) - 1
+        logits = self._files[0].new_empty(len(rows), self._files[0].shape[1])
+        for index in file.unique().tolist():
+            logits[file == index] = self._files[index][rows[file == index] - self._starts[index]]
+        return logits
+
+
+def _distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The different keys, sorted, and where the first of each is."""
+    keys, order = keys.sort(stable=True)
+    first = torch.ones_like(keys, dtype=torch.bool)
+    first[1:] = keys[1:] != keys[:-1]
+    return keys[first], order[first]
 
 
 def image_keys(images: Tensor) -> Tensor:
     """A 64-bit number for each image, the same for the same bits on any device.
-
-    A random linear map modulo 2^64: of a million images two share a number with a probability below 10^-6.
 
     Args:
         images: Shape ``(N, C, H, W)``, of any floating-point type.
@@ -108,12 +135,24 @@ def image_keys(images: Tensor) -> Tensor:
     """
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[images.element_size()]
     size = images[0].numel()
+    factors = _factors(size, images.device)
+    keys = []
+    for part in images.split(max(1, _CHUNK // size)):
+        # Few different values, such as those of 8-bit images, have many low bits in common; this spreads them.
+        mixed = part.flatten(1).view(bits).long() * _MIX
+        keys.append(((mixed ^ (mixed >> 29)) * factors).sum(1))
+    return torch.cat(keys)
+
+
+@cache
+def _factors(size: int, device: torch.device) -> Tensor:
+    """Odd random factors, one for each pixel."""
     generator = torch.Generator().manual_seed(size)
-    factors = torch.randint(-(2**62), 2**62, (size,), generator=generator) * 2 + 1
-    factors = factors.to(images.device)
-    parts = images.split(max(1, _CHUNK // size))
-    return torch.cat([(part.flatten(1).view(bits).long() * factors).sum(1) for part in parts])
+    return (torch.randint(-(2**62), 2**62, (size,), generator=generator) * 2 + 1).to(device)
 
 
 # Pixels turned into 64-bit integers at a time.
 _CHUNK = 2**22
+
+# 2^64 over the golden ratio, as a signed number: the usual multiplier of multiplicative hashing.
+_MIX = -7046029254386353131

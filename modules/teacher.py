@@ -57,13 +57,19 @@ class Teacher:
         like = next(self.network.parameters(), None)
         if like is not None and like.device != images.device:
             self.network.to(images.device)  # strategies that shard move modules in ways of their own
-        if self.image_size is not None and images.shape[-1] != self.image_size:
+        if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
-            images = F.interpolate(images, size, mode="bicubic", antialias=True)
+            # Not every device can do it in half precision.
+            images = F.interpolate(images.float(), size, mode="bicubic", antialias=True).to(images.dtype)
         self.features.start()
         with torch.no_grad():
             logits = self.network(arranged(images, self.memory_format))
         return logits, self.features.take()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the images it takes."""
+        return next((value.dtype for value in self.network.parameters() if value.is_floating_point()), torch.float32)
 
     def apply(self, function: Any) -> None:
         """What `nn.Module._apply` does to a part of a module."""
@@ -111,6 +117,11 @@ def load_teacher(
         _check_fits(source, facts["num_classes"], num_classes, "classes")
         _check_fits(source, facts["in_chans"], in_chans, "channels")
         return network, facts["image_size"]
+    if Path(source).is_file() or Path(source).suffix in (".pt", ".pth", ".pt2", ".bin", ".onnx"):
+        raise InputError(
+            f"teacher {source} is no .ckpt of a recipe, no .safetensors of `recipes export` and no timm name: load"
+            " weights into a timm network by teacher_args {pretrained: false, checkpoint_path: FILE}"
+        )
     arguments = {"pretrained": True, **(network_args or {})}
     config = timm.get_pretrained_cfg(source) if timm.is_model(source) else None
     if arguments["pretrained"] and config is not None and config.has_weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -121,8 +122,8 @@ class Classification(SampleWeighting, LightningModule):
             self.mixing = Mixing(num_classes, mixup=mixup, cutmix=cutmix, probability=mix_probability)
             if not self.objective.accepts_soft_labels:
                 raise InputError(
-                    f"mixup={mixup} and cutmix={cutmix} make soft labels, which"
-                    f" {type(self.objective).__name__} cannot take: set both to 0 or choose another objective"
+                    f"mixup={mixup} and cutmix={cutmix} make soft labels, which {self.objective.title} cannot take:"
+                    " set both to 0, or choose another objective or loss"
                 )
         self.objective.attach(self.network, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
         self.memory_format = fastest_memory_format(self.network)
@@ -143,13 +144,14 @@ class Classification(SampleWeighting, LightningModule):
         self._means = RunningMeans()
         self._seen_stages: set[str] = set()
         self._random_state: dict[str, Tensor] | None = None
+        self._trained_epoch = 0
 
     def setup(self, stage: str) -> None:
         """Compile the network where that was asked for, and tell the objective what the data knows."""
         if self._compile:
             self.network.compile()
         counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
-        if counts is not None:
+        if counts:
             self.objective.class_counts = counts
         self._seen_stages.clear()
 
@@ -227,6 +229,12 @@ class Classification(SampleWeighting, LightningModule):
         """Let the objective write what it has gathered."""
         self.objective.close()
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take weights; those that another objective trained beside the network are left out by one without any."""
+        if not self.objective.state_dict():
+            state_dict = {key: value for key, value in state_dict.items() if not key.startswith("objective.")}
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the generators that dropout and the like draw from."""
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
@@ -236,6 +244,7 @@ class Classification(SampleWeighting, LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the generators' state until training goes on."""
         self._random_state = checkpoint.get("random_state")
+        self._trained_epoch = checkpoint.get("epoch", 0)
 
     def on_train_start(self) -> None:
         """Put the generators where the interrupted run left them."""
@@ -247,7 +256,9 @@ class Classification(SampleWeighting, LightningModule):
 
     def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Logits ``(N, num_classes)``, losses ``(N,)``, and the terms of the objective to log, each ``(N,)``."""
-        self.objective.epoch = self.current_epoch
+        # Outside of a fit Lightning counts from 0, whatever the checkpoint says.
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        self.objective.epoch = self.current_epoch if fitting else self._trained_epoch
         images = arranged(images, self.memory_format)
         with torch.no_grad():
             context = self.objective.context(images, labels)
@@ -279,6 +290,11 @@ class Classification(SampleWeighting, LightningModule):
         self._check_images(images)
         if stage not in self._seen_stages:
             self._seen_stages.add(stage)
+            if labels.ndim > 1 and not self.objective.accepts_soft_labels:
+                raise InputError(
+                    f"labels must be class indices (N,) for {self.objective.title} but have shape"
+                    f" {tuple(labels.shape)}: choose another objective or loss, or other labels"
+                )
             if labels.ndim == 1 and len(labels):
                 low, high = int(labels.min()), int(labels.max())
                 if low < 0 or high >= self.num_classes:

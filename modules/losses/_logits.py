@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -67,3 +69,14 @@ def positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise InputError(f"{name} must be positive but is {value}")
+
+
+def not_negative(**values: float) -> None:
+    """Refuse what is no weight.
+
+    Raises:
+        InputError: If one of the values is negative or not finite; it is named.
+    """
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} must be at least 0, and finite, but is {value}")

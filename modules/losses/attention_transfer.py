@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InputError
 from ._features import FeatureLoss
 from ._logits import full_precision
 
@@ -57,8 +58,18 @@ class AttentionTransfer(FeatureLoss):
         teacher_layers: Names of the teacher's layers, one for each of the student's.
 
     Raises:
-        InputError: If there are no layers, or not as many of one network as of the other.
+        InputError: If there are no layers, or not as many of one network as of the other, or a map is a single pixel.
     """
+
+    def build(self, student_shapes: Sequence[tuple[int, ...]], teacher_shapes: Sequence[tuple[int, ...]]) -> None:
+        """Check that there is something to look at."""
+        super().build(student_shapes, teacher_shapes)
+        for name, student, teacher in zip(self.student_layers, student_shapes, teacher_shapes, strict=True):
+            if min(student[1] * student[2], teacher[1] * teacher[2]) == 1:
+                raise InputError(
+                    f"student_layers: the maps of {name} and its teacher's layer have one pixel in common, whose"
+                    " attention is always 1: name layers before it"
+                )
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
         """Losses, shape ``(N,)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ._logits import LogitLoss, full_precision, positive, same_classes
+from ._logits import LogitLoss, full_precision, not_negative, positive, same_classes
 
 
 def dist_loss(
@@ -59,11 +59,12 @@ class DIST(LogitLoss):
         temperature: Divides both logits.
 
     Raises:
-        InputError: If ``temperature`` is not positive.
+        InputError: If ``temperature`` is not positive or a weight is negative.
     """
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__()
+        not_negative(beta=beta, gamma=gamma)
         positive(temperature=temperature)
         self.beta = beta
         self.gamma = gamma

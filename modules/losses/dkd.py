@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._logits import LogitLoss, full_precision, is_label, positive, same_classes
+from ._logits import LogitLoss, full_precision, is_label, not_negative, positive, same_classes
 
 
 def dkd_loss(
@@ -68,13 +68,14 @@ class DKD(LogitLoss):
         temperature: Divides both logits.
 
     Raises:
-        InputError: If ``temperature`` is not positive.
+        InputError: If ``temperature`` is not positive or a weight is negative.
     """
 
     accepts_soft_labels = False
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
         super().__init__()
+        not_negative(alpha=alpha, beta=beta)
         positive(temperature=temperature)
         self.alpha = alpha
         self.beta = beta

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ._logits import LogitLoss, full_precision, is_label, positive, same_classes, softened_cross_entropy
+from .wrong_classes import wrong_class_variance
 
 
 def isats_probabilities(
@@ -39,13 +40,12 @@ def isats_probabilities(
     grid = torch.tensor(tau_wrong_grid, dtype=logits.dtype, device=logits.device).view(1, -1, 1)
     logits = logits.unsqueeze(1)
     probabilities = torch.where(true, logits / tau_true, logits / grid).softmax(2)
-    wrong = probabilities.masked_fill(true, 0)
-    of_true = 1 - wrong.sum(2)
-    average = (wrong.sum(2) / (wrong.shape[2] - 1)).unsqueeze(2)
-    variance = ((wrong - average) * ~true).square().sum(2)
-    leads = (probabilities * true).sum(2) >= wrong.amax(2)
+    samples, temperatures, _ = probabilities.shape
+    variance = wrong_class_variance(probabilities.flatten(0, 1), labels.repeat_interleave(temperatures))
+    of_true = (probabilities * true).sum(2)
+    leads = of_true >= probabilities.masked_fill(true, 0).amax(2)
     # Variances are at least 0, so any temperature that keeps the lead comes before all that do not.
-    best = torch.where(leads, variance, of_true - 2).argmax(1)
+    best = torch.where(leads, variance.view(samples, temperatures), of_true - 2).argmax(1)
     return probabilities[torch.arange(len(best), device=best.device), best]
 
 

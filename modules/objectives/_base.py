@@ -25,6 +25,11 @@ class Objective(nn.Module):
     class_counts: Sequence[int] | None = None
     """Training images of each class, set by the recipe when a run starts, where the data knows them."""
 
+    @property
+    def title(self) -> str:
+        """What a message calls it."""
+        return type(self).__name__
+
     def attach(self, network: nn.Module, *, num_classes: int, in_chans: int, image_size: int | None) -> None:
         """Get to know the network to train, once, when a recipe is built; nothing by default.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,8 @@ class Taught(Objective):
         student_layers: Layers of the student whose outputs are wanted.
 
     Raises:
-        InputError: If, when the recipe is built, the teacher cannot be read or does not fit.
+        InputError: If, when the recipe is built, the teacher cannot be read or does not fit, or the cache cannot be
+            written to.
     """
 
     def __init__(
@@ -83,12 +85,16 @@ class Taught(Objective):
             self.teacher = self._frozen(
                 *load_teacher(self._source, num_classes=num_classes, in_chans=in_chans, network_args=self.teacher_args)
             )
+        if self._folder is not None:
+            _check_writable(Path(self._folder))
         if image_size is None:
             return
         images = torch.zeros(2, in_chans, image_size, image_size)
         try:
-            logits = self.ask(images).logits
+            logits = self.ask(images.to(self.teacher.dtype)).logits
         except (RuntimeError, ValueError, AssertionError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(
                 f"teacher {self._source} cannot take images of shape {tuple(images.shape)}: {str(error)[:200]}"
             ) from error
@@ -97,6 +103,20 @@ class Taught(Objective):
                 f"teacher {self._source} gives outputs of shape {tuple(logits.shape)} for 2 images, the student"
                 f" has num_classes={num_classes}: choose a teacher of the same task"
             )
+
+    def try_student(self, network: nn.Module, images: Tensor) -> list[Tensor]:
+        """What the student's layers give for images, without a trace left in the student."""
+        assert self.student is not None
+        modes = {module: module.training for module in network.modules()}
+        network.eval()
+        self.student.start()
+        try:
+            with torch.no_grad():
+                network(images)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        return self.student.take()
 
     def context(self, images: Tensor, labels: Tensor) -> TeacherOutput:
         """The teacher's answer."""
@@ -143,3 +163,12 @@ class Taught(Objective):
         if self.teacher is not None:
             self.teacher.apply(fn)
         return super()._apply(fn, recurse)
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cache {folder} cannot be written to ({error.strerror}): name another folder") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -64,6 +65,8 @@ class DeiTLT(Taught):
             raise InputError(f"alpha must lie in [0, 1] but is {alpha}")
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing must lie in [0, 1) but is {label_smoothing}")
+        if not 0 <= drw_beta < 1:
+            raise InputError(f"drw_beta must lie in [0, 1) but is {drw_beta}")
         if drw_epoch is not None and drw_epoch < 0:
             raise InputError(f"drw_epoch must be at least 0, or none for never, but is {drw_epoch}")
         super().__init__(
@@ -77,16 +80,34 @@ class DeiTLT(Taught):
         self.alpha = alpha
         self.drw_epoch = drw_epoch
         self.drw_beta = drw_beta
-        self.class_counts = class_counts
         self.label_smoothing = label_smoothing
+        self._given_counts = class_counts
         self._weights: Tensor | None = None
+        self._weighted: list[int] = []
+
+    def attach(self, network: nn.Module, *, num_classes: int, in_chans: int, image_size: int | None) -> None:
+        """Load the teacher and try both heads."""
+        super().attach(network, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
+        if self._given_counts is not None and len(self._given_counts) != num_classes:
+            raise InputError(f"class_counts must have {num_classes} numbers (num_classes) but is {self._given_counts}")
+        if image_size is None:
+            return
+        outputs = self.try_student(network, torch.zeros(2, in_chans, image_size, image_size))
+        for name, output in zip(self.student_layers, outputs, strict=True):
+            if output.shape != (2, num_classes):
+                raise InputError(
+                    f"heads: {name} gives outputs of shape {tuple(output.shape)} for 2 images and not logits"
+                    f" (2, {num_classes}): name two classifiers"
+                )
 
     def context(self, images: Tensor, labels: Tensor) -> TeacherOutput:
         """The teacher's answer."""
-        if self.drw_epoch is not None and self._weights is None:
-            if self.class_counts:
-                self._weights = class_balanced_weights(self.class_counts, beta=self.drw_beta).to(images.device)
-            elif self.training:
+        if self.drw_epoch is not None:
+            counts = list(self._given_counts or self.class_counts or [])
+            if counts and counts != self._weighted:
+                self._weights = class_balanced_weights(counts, beta=self.drw_beta).to(images.device)
+                self._weighted = counts
+            elif not counts and self.training:
                 raise InputError(
                     f"drw_epoch={self.drw_epoch} needs class_counts, the training images of each class, which this"
                     " data does not say: give them"
@@ -111,7 +132,9 @@ class DeiTLT(Taught):
         if reweighted and self._weights is not None:
             weights = self._weights.to(dist)[seen]
             # Divided by the sum of the batch's weights, as PyTorch's weighted cross-entropy is.
-            losses = losses + self.alpha * dist * weights * (len(weights) / weights.sum())
+            # A teacher that names only classes without images leaves nothing to sum.
+            share = len(weights) / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+            losses = losses + self.alpha * dist * weights * share
         else:
             losses = losses + self.alpha * dist
         return losses, {"cls": cls, "dist": dist}

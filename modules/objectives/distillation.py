@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -56,8 +57,10 @@ class Distillation(Taught):
         cache: str | None = None,
     ) -> None:
         for name, value in (("ce_weight", ce_weight), ("kd_weight", kd_weight), ("kd_warmup", kd_warmup)):
-            if not value >= 0:
-                raise InputError(f"{name} must be at least 0 but is {value}")
+            if not 0 <= value < math.inf:
+                raise InputError(f"{name} must be at least 0, and finite, but is {value}")
+        if ce_weight == kd_weight == 0:
+            raise InputError("ce_weight and kd_weight are both 0, which leaves nothing to learn: raise one of them")
         loss = loss if loss is not None else KD()
         features = isinstance(loss, FeatureLoss)
         if cache is not None and features:
@@ -85,15 +88,14 @@ class Distillation(Taught):
         if image_size is None:
             raise InputError(f"{type(self.loss).__name__} needs to know the size of images: give image_size")
         images = torch.zeros(2, in_chans, image_size, image_size)
-        modes = {module: module.training for module in network.modules()}
-        network.eval()
-        self.student.start()
-        with torch.no_grad():
-            network(images)
-        for module, mode in modes.items():
-            module.training = mode
-        features = self.student.take(), self.ask(images).features
+        assert self.teacher is not None
+        features = self.try_student(network, images), self.ask(images.to(self.teacher.dtype)).features
         self.loss.build(*([tuple(layer.shape[1:]) for layer in layers] for layers in features))
+
+    @property
+    def title(self) -> str:
+        """What a message calls it."""
+        return f"{type(self).__name__} with {type(self.loss).__name__}"
 
     def forward(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> Tensor:
         """Losses, shape ``(N,)``."""

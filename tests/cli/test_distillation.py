@@ -43,22 +43,27 @@ def test_any_loss_with_its_options(recipes, teacher):
         assert again.code == 0, again.err
 
 
-def test_a_trained_student_outlives_its_teacher(recipes, teacher):
-    run = recipes(f"fit TINY {DISTILLED.format(teacher)}").run
+@pytest.mark.parametrize(
+    "loss",
+    ["KD", "FitNet --model.objective.loss.student_layers [blocks.0] --model.objective.loss.teacher_layers [blocks.0]"],
+)
+def test_a_trained_student_outlives_its_teacher(recipes, teacher, loss):
+    run = recipes(f"fit TINY {DISTILLED.format(teacher)} --model.objective.loss {loss}").run
     teacher.unlink()
-    command = f"test -c {run}/recipe.yaml --ckpt_path {run}/checkpoints/best.ckpt"
-    assert "a trained student needs none with --model.objective CrossEntropy" in recipes(command).error
-    result = recipes(f"{command} --model.objective CrossEntropy")
-    assert result.code == 0, result.err
+    options = f"-c {run}/recipe.yaml --ckpt_path {run}/checkpoints/best.ckpt"
+    assert "a trained student needs none with --model.objective CrossEntropy" in recipes(f"test {options}").error
+    for command in (f"test {options}", f"export {options} --formats+ safetensors"):
+        result = recipes(f"{command} --model.objective CrossEntropy")
+        assert result.code == 0, result.err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--model.objective.kd_weight -1", "kd_weight must be at least 0 but is -1"),
+        ("--model.objective.kd_weight -1", "kd_weight must be at least 0, and finite, but is -1"),
         ("--model.objective.loss ATSS", "there is no class ATSS; did you mean ATS"),
         ("--model.objective.loss ATS --model.objective.loss.tau 3", "ATS has no option tau"),
-        ("--model.objective.loss ATS --model.mixup 0.5", "set both to 0 or choose another objective"),
+        ("--model.objective.loss ATS --model.mixup 0.5", "set both to 0, or choose another objective or loss"),
         ("--model.objective.loss FitNet", "student_layers"),
         ("--model.objective.teacher_args.depth 2", "need teacher to be a name, but"),
         ("--model.objective.teacher convnett", "no network 'convnett'; did you mean convnet"),

@@ -3,10 +3,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import trainer
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.losses import class_balanced_weights
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.modules.objectives import DeiTLT
+from lightning_recipes.recipes import Classification
+from settings import digits, teacher, two_headed
 from torch import nn
 
 
@@ -110,10 +113,38 @@ def test_reweighting_needs_the_numbers_of_training_images():
         made.context(IMAGES, torch.zeros(4))
     made.eval()
     made.context(IMAGES, torch.zeros(4))  # a test needs no weights
-    made.class_counts = [5, 4, 3, 2, 1]
     made.train()
-    made.context(IMAGES, torch.zeros(4))
-    torch.testing.assert_close(made._weights, class_balanced_weights([5, 4, 3, 2, 1]))
+    for counts in ([5, 4, 3, 2, 1], [1, 2, 3, 4, 5]):  # a second run has its own
+        made.class_counts = counts
+        made.context(IMAGES, torch.zeros(4))
+        torch.testing.assert_close(made._weights, class_balanced_weights(counts))
+
+
+def test_given_numbers_of_training_images_win():
+    student = two_headed().network
+    own = Classification(
+        student, 10, in_chans=1, objective=DeiTLT(teacher(), drw_epoch=0, class_counts=[*range(1, 11)])
+    )
+    trainer(max_epochs=1, limit_train_batches=1).fit(own, digits())
+    torch.testing.assert_close(own.objective._weights, class_balanced_weights([*range(1, 11)]))
+    from_data = two_headed()
+    data = digits(subset=None, imbalance_ratio=5)
+    trainer(max_epochs=1, limit_train_batches=1).fit(from_data, data)
+    torch.testing.assert_close(from_data.objective._weights, class_balanced_weights(data.class_counts))
+
+
+def test_a_teacher_that_names_only_classes_without_images_teaches_nothing():
+    made = objective(drw_epoch=0)
+    made._weights = class_balanced_weights([0, 0, 3, 3, 3]).double()
+    total, cls, _ = said(made)
+    assert total == pytest.approx(0.5 * cls)
+
+
+def test_what_does_not_fit_is_refused_when_a_recipe_is_built():
+    with pytest.raises(InputError, match=r"class_counts must have 5 numbers \(num_classes\) but is \[1, 2\]"):
+        attached(vision_transformer(), class_counts=[1, 2])
+    with pytest.raises(InputError, match=r"heads: norm gives outputs of shape .* and not logits \(2, 5\)"):
+        attached(vision_transformer(), heads=("head", "norm"))
 
 
 @pytest.mark.parametrize(
@@ -121,6 +152,7 @@ def test_reweighting_needs_the_numbers_of_training_images():
     [
         ({"alpha": 1.5}, r"alpha must lie in \[0, 1\] but is 1.5"),
         ({"label_smoothing": 1.0}, "label_smoothing must lie in"),
+        ({"drw_beta": 1.0}, "drw_beta must lie in"),
         ({"drw_epoch": -1}, "drw_epoch must be at least 0, or none for never, but is -1"),
     ],
 )

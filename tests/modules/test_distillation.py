@@ -70,6 +70,18 @@ def test_the_teacher_moves_and_is_cast_with_it():
     assert {value.device.type for value in teacher.parameters()} == {"meta"}
 
 
+def test_a_teacher_in_half_precision_is_tried_in_it():
+    assert attached(network().bfloat16()).context(IMAGES.bfloat16(), LABELS).logits.dtype == torch.bfloat16
+
+
+def test_features_serve_as_often_as_they_are_asked_for():
+    student = network()
+    objective = attached(network(), AttentionTransfer(["blocks.0"], ["blocks.0"]), student=student)
+    context = objective.context(IMAGES, LABELS)
+    logits = student(IMAGES)
+    assert torch.equal(objective(logits, LABELS, context), objective(logits, LABELS, context))
+
+
 def test_a_regressor_is_trained_beside_the_student():
     student = network(width=5)
     objective = attached(network(), FitNet(["blocks.0"], ["blocks.0"]), kd_weight=100.0, student=student)
@@ -87,6 +99,15 @@ def test_trying_layers_leaves_the_student_as_it_was():
     attached(network(), AttentionTransfer(["0"], ["blocks.0"]), student=student)
     assert [module.training for module in student.modules()] == [True, True, True, False, True, True]
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_a_layer_that_is_not_called_is_named():
+    odd = network()
+    odd.spare = nn.Conv2d(1, 1, 1)
+    for names, argument in ((("spare", "blocks.0"), "student"), (("blocks.0", "spare"), "teacher")):
+        with pytest.raises(InputError, match=f"{argument}_layers: the network does not call spare"):
+            attached(odd, FitNet(names[:1], names[1:]), student=odd)
+    assert odd.training is False or all(module.training for module in odd.modules())
 
 
 @pytest.mark.parametrize("loss", [KD(), LSKD(), DIST()])
@@ -114,8 +135,13 @@ def test_a_student_taught_by_its_like_learns_to_say_the_same():
 
 
 def test_wrong_arguments_are_refused_at_once():
-    with pytest.raises(InputError, match="kd_weight must be at least 0 but is -1"):
+    with pytest.raises(InputError, match="kd_weight must be at least 0, and finite, but is -1"):
         Distillation(network(), kd_weight=-1)
+    with pytest.raises(InputError, match="ce_weight and kd_weight are both 0, which leaves nothing to learn"):
+        Distillation(network(), ce_weight=0, kd_weight=0)
+    for wrong in (lambda: DKD(alpha=-1), lambda: DIST(gamma=float("inf"))):
+        with pytest.raises(InputError, match="must be at least 0, and finite, but is"):
+            wrong()
     with pytest.raises(InputError, match=r"cache c holds logits, but FitNet needs features: leave it out"):
         Distillation(network(), FitNet(["a"], ["b"]), cache="c")
 
@@ -129,6 +155,11 @@ def test_wrong_arguments_are_refused_at_once():
         (network(), {"loss": FitNet(["x"], ["blocks.0"])}, "student_layers: BlockNetwork has no layer 'x'"),
         (network(), {"loss": FitNet(["blocks.0"], ["x"])}, "teacher_layers: BlockNetwork has no layer 'x'"),
         (network(), {"loss": FitNet(["classifier"], ["blocks.0"])}, r"layer classifier gives \('N', 3\), no feature"),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 8), nn.Flatten(), nn.Linear(2, 3)),
+            {"loss": AttentionTransfer(["blocks.0"], ["0"])},
+            "the maps of blocks.0 and its teacher's layer have one pixel in common",
+        ),
         (
             network(),
             {"loss": FitNet(["blocks.0"], ["blocks.0"]), "image_size": None},
@@ -202,6 +233,12 @@ def test_what_changes_the_answers_changes_the_cache(tmp_path):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         answers(first)
     assert calls == [1, 1]
+
+
+def test_a_cache_that_cannot_be_is_refused_when_the_recipe_is_built(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cache .*file cannot be written to \(.*\): name another folder"):
+        attached(network(), cache=str(tmp_path / "file"))
 
 
 def test_an_epochs_answers_are_saved_when_the_next_begins(tmp_path):

@@ -41,13 +41,22 @@ def test_keeps_nothing_while_off():
     body = network()
     capture = FeatureCapture(body, ["0"])
     body(X)
-    with pytest.raises(RuntimeError, match="did not call 0 in its last pass"):
+    with pytest.raises(InputError, match="layers: the network does not call 0, name another layer"):
         capture.take()
-    capture.start()
-    body(X)
-    capture.take()
-    body(X)
-    assert capture._outputs == {}
+    first = captured(body, capture, body)
+    body(X + 1)
+    assert torch.equal(capture.take()[0], first[0])
+
+
+def test_an_output_that_the_next_layer_changes_is_refused():
+    body = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True))
+    capture = FeatureCapture(body, ["0"])
+    with pytest.raises(InputError, match="what 0 gives is changed in place by the layer behind it, name that one"):
+        captured(body, capture, body)
+    with torch.inference_mode():  # where nobody counts changes
+        captured(body, capture, body)
+    behind = FeatureCapture(body, ["1"])
+    assert torch.equal(captured(body, behind, body)[0], body(X))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])

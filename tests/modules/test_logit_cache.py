@@ -1,4 +1,5 @@
 import pytest
+import safetensors.torch
 import torch
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.logit_cache import LogitCache, image_keys
@@ -29,6 +30,45 @@ def test_a_batch_with_a_new_image_adds_that_one(tmp_path):
     assert torch.equal(cache(IMAGES[20:40], logits), logits(IMAGES[20:40]))
     cache.save()
     assert len(LogitCache(tmp_path)) == 40
+
+
+def test_an_image_is_kept_once(tmp_path):
+    first, second = LogitCache(tmp_path), LogitCache(tmp_path)
+    for run in (first, second):  # at once, so that neither knows of the other's
+        run(IMAGES, logits)
+        run(IMAGES, logits)
+    first.save()
+    (file,) = tmp_path.iterdir()
+    assert len(safetensors.torch.load_file(file)["keys"]) == 50
+    second.save()
+    both = LogitCache(tmp_path)
+    assert len(both) == 50
+    assert torch.equal(both(IMAGES, logits), logits(IMAGES))
+    assert both.computed == 0
+
+
+def test_logits_come_from_all_files(tmp_path):
+    cache = LogitCache(tmp_path)
+    for part in IMAGES.split(7):
+        cache(part, logits)
+        cache.save()
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
+    for again in (cache, LogitCache(tmp_path)):
+        assert torch.equal(again(IMAGES[order], None), logits(IMAGES[order]))
+
+
+def test_a_disk_that_takes_nothing_costs_no_run(tmp_path):
+    (tmp_path / "file").touch()
+    cache = LogitCache(tmp_path / "file")
+    assert torch.equal(cache(IMAGES, logits), logits(IMAGES))
+    with pytest.warns(UserWarning, match=r"cache .*file could not be written \(.*\): the run goes on"):
+        cache.save()
+    assert torch.equal(cache(IMAGES, logits), logits(IMAGES))
+
+
+def test_images_of_few_different_pixels_have_keys_of_their_own():
+    images = (torch.rand(300_000, 1, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    assert len(image_keys(images).unique()) == len(images.flatten(1).unique(dim=0))
 
 
 def test_any_change_of_an_image_makes_it_new():

@@ -61,6 +61,7 @@ def test_what_cannot_teach_is_refused(tmp_path):
         ({"source": "resnet18.a1_in1k", "num_classes": 10, "in_chans": 3}, "knows 1000 classes, the student 10"),
         ({"source": "resnet_18", "num_classes": 10, "in_chans": 3}, "no network 'resnet_18'; did you mean"),
         ({"source": "cifar_resnet20", "num_classes": 10, "in_chans": 3}, "no weights for cifar_resnet20"),
+        ({"source": "weights.pth", "num_classes": 10, "in_chans": 1}, "teacher weights.pth is no .ckpt of a recipe"),
         ({"source": "x/y.ckpt", "num_classes": 10, "in_chans": 1}, "teacher x/y.ckpt does not exist: train it first"),
         (
             {"source": file, "num_classes": 10, "in_chans": 1, "network_args": {"width": 3}},
@@ -102,6 +103,9 @@ def test_images_are_resized_to_its_own_size():
     large = nn.functional.interpolate(IMAGES, (16, 16), mode="nearest")
     expected = nn.functional.interpolate(large, (8, 8), mode="bicubic", antialias=True)
     assert torch.equal(teacher(large)[0], teacher(expected)[0])
+    assert teacher(large[..., :8])[0].shape == (4, 10)
+    teacher.apply(lambda value: value.bfloat16())
+    assert teacher(large.bfloat16())[0].dtype == torch.bfloat16
 
 
 def test_gives_the_outputs_of_layers():

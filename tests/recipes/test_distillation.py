@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from helpers import trainer, weights
+from helpers import Snapshots, trainer, weights
 from lightning.pytorch import Callback
 from lightning_recipes.modules.errors import InputError
-from lightning_recipes.modules.losses import ATS, KD, AttentionTransfer
+from lightning_recipes.modules.losses import ATS, KD, AttentionTransfer, FitNet
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.modules.objectives import CrossEntropy, Distillation
 from lightning_recipes.recipes import Classification
-from settings import classification, digits, teacher
+from settings import classification, digits, hinted, teacher
 
 
 def trained(objective, epochs=2, data=None, **options):
@@ -64,12 +64,45 @@ def test_the_teacher_is_cast_with_the_run():
 
 
 def test_mixed_images_need_a_loss_that_takes_soft_labels():
-    with pytest.raises(InputError, match=r"mixup=0\.8 and cutmix=0\.0 make soft labels, which Distillation"):
+    with pytest.raises(
+        InputError, match=r"mixup=0\.8 and cutmix=0\.0 make soft labels, which Distillation with ATS cannot take"
+    ):
         classification(objective=Distillation(teacher(), ATS()), mixup=0.8)
     model = classification(objective=Distillation(teacher(), KD()), mixup=0.8, cutmix=1.0)
     run = trainer(max_epochs=1)
     run.fit(model, digits())
     assert torch.isfinite(run.callback_metrics["train/loss"])
+
+
+def test_labels_that_a_loss_cannot_take_are_refused_in_the_first_batch():
+    class Soft(torch.utils.data.Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            return torch.zeros(1, 8, 8), torch.full((10,), 0.1)
+
+    loader = torch.utils.data.DataLoader(Soft(), 4)
+    with pytest.raises(InputError, match=r"class indices \(N,\) for Distillation with ATS but have shape \(4, 10\)"):
+        trainer(max_epochs=1).fit(classification(objective=Distillation(teacher(), ATS())), loader)
+
+
+def test_a_checkpoints_loss_is_that_of_its_epoch(tmp_path):
+    _, run = trained(Distillation(teacher(), KD(), kd_warmup=5), epochs=3, callbacks=[Snapshots(tmp_path)])
+    fresh = classification(objective=Distillation(teacher(), KD(), kd_warmup=5))
+    again = trainer()
+    again.validate(fresh, digits(), ckpt_path=tmp_path / "2-9-epoch.ckpt", verbose=False)
+    torch.testing.assert_close(again.callback_metrics["val/loss"], run.callback_metrics["val/loss"])
+
+
+def test_a_student_with_a_regressor_does_without_it_later(tmp_path):
+    taught = hinted(FitNet, 0.1)
+    saved = taught.state_dict()
+    alone = classification()
+    alone.load_state_dict(saved)
+    assert all(torch.equal(value, saved[name]) for name, value in alone.state_dict().items())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        hinted(FitNet, 0.1).load_state_dict(alone.state_dict())
 
 
 @pytest.mark.parametrize("augmented", [False, True])
