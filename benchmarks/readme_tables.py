@@ -151,6 +151,7 @@ def keep_hardest() -> str:
         ]
         for row in sorted(rows("digits"), key=lambda row: -int(row["samples"]))
         if row["recipe"] in ("digits/supervised", "digits/keep_hardest", "digits/random_subset")
+        and "--model." not in row["command"]
     ]
     return table(["recipe", "scores", "samples", "test accuracy", "commit"], body)
 
