@@ -1,0 +1,182 @@
+"""Adversarial images by projected gradient steps."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import InputError
+from .sampling import derived_seed
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Losses ``(N,)`` of logits ``(N, C)`` and the labels that the attack was given."""
+
+
+class PGD:
+    """Projected gradient ascent on a loss, within a ball around each image (https://arxiv.org/abs/1706.06083).
+
+    Images are in pixel units, and so are ``eps`` and ``step_size``: a network that wants normalised images has to
+    normalise them itself. One step without a random start is the fast gradient sign method, :meth:`fgsm`.
+
+    While the attack runs the network is in evaluation mode, so its batch statistics neither count nor change; modes,
+    gradients and global random generators are afterwards as they were. Gradients are taken of the images alone. Under
+    autocast the passes are in its precision, images and steps in float32.
+
+    Args:
+        eps: Radius of the ball; 0 gives the images back. This default and the next two are those of the CIFAR-10
+            benchmarks of robust training; for the L2 norm they take an eps of 0.5.
+        step_size: Length of a step.
+        steps: Number of steps.
+        norm: Shape of the ball: the largest change of a pixel ("linf"), or the Euclidean length of all changes of an
+            image ("l2").
+        random_start: Begin at a random point, drawn uniformly from the ball, instead of at the image.
+        restarts: Number of beginnings, of which each image keeps the one with the highest loss.
+        targeted: Labels say what the network is to answer, and the loss is lowered.
+        low: Least value of a pixel.
+        high: Greatest value of a pixel.
+
+    Raises:
+        InputError: If an argument is out of its range.
+
+    Examples:
+        >>> attack = PGD(eps=8 / 255, step_size=2 / 255, steps=10)
+        >>> adversarial = attack(network, images, labels, key=(0, 0, 0))
+    """
+
+    def __init__(
+        self,
+        eps: float = 8 / 255,
+        step_size: float = 2 / 255,
+        steps: int = 10,
+        *,
+        norm: Literal["linf", "l2"] = "linf",
+        random_start: bool = True,
+        restarts: int = 1,
+        targeted: bool = False,
+        low: float = 0.0,
+        high: float = 1.0,
+    ) -> None:
+        for name, value in (("eps", eps), ("step_size", step_size)):
+            if not 0 <= value < math.inf:
+                raise InputError(f"{name} must be at least 0, and finite, but is {value}")
+        for name, number in (("steps", steps), ("restarts", restarts)):
+            if number < 1:
+                raise InputError(f"{name} must be at least 1 but is {number}")
+        if norm not in ("linf", "l2"):
+            raise InputError(f"norm must be linf or l2 but is {norm!r}")
+        if not low < high:
+            raise InputError(f"low must be less than high but they are {low} and {high}")
+        if restarts > 1 and not random_start:
+            raise InputError(f"restarts={restarts} need random_start: without one all beginnings are the same")
+        self.eps = eps
+        self.step_size = step_size
+        self.steps = steps
+        self.norm = norm
+        self.random_start = random_start
+        self.restarts = restarts
+        self.targeted = targeted
+        self.low = low
+        self.high = high
+
+    @classmethod
+    def fgsm(cls, eps: float = 8 / 255) -> PGD:
+        """The fast gradient sign method (https://arxiv.org/abs/1412.6572).
+
+        Args:
+            eps: Change of each pixel.
+        """
+        return cls(eps, eps, 1, random_start=False)
+
+    def __call__(
+        self, network: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss | None = None, key: tuple[int, ...] = ()
+    ) -> Tensor:
+        """Adversarial images.
+
+        Args:
+            network: Maps images in pixel units to logits ``(N, C)``.
+            images: Shape ``(N, C, H, W)``, values between ``low`` and ``high``; left as they are.
+            labels: What ``loss`` compares logits with: class indices ``(N,)``, or class probabilities ``(N, C)``.
+            loss: What is raised, one loss per sample; None is cross-entropy.
+            key: Non-negative integers that the random starts depend on, e.g. ``(seed, epoch, batch, rank)``.
+
+        Returns:
+            Float32, the images' shape; within ``eps`` of them, without gradient.
+        """
+        loss = loss or _cross_entropy
+        with torch.inference_mode(False), torch.enable_grad(), _evaluation(network):
+            # What was made in inference mode cannot be part of a graph.
+            images, labels = images.detach().float().clone(), labels.clone()
+            generator = torch.Generator(images.device).manual_seed(derived_seed(*key))
+            if self.restarts == 1:
+                return self._climb(network, images, labels, loss, generator)
+            best, highest = images, torch.full((len(images),), -torch.inf, device=images.device)
+            for _ in range(self.restarts):
+                found = self._climb(network, images, labels, loss, generator)
+                with torch.no_grad():
+                    value = loss(network(found), labels).float()
+                value = -value if self.targeted else value
+                better = value > highest
+                best = torch.where(better.view(-1, 1, 1, 1), found, best)
+                highest = torch.where(better, value, highest)
+            return best
+
+    def _climb(
+        self, network: nn.Module, images: Tensor, labels: Tensor, loss: Loss, generator: torch.Generator
+    ) -> Tensor:
+        adversarial = images
+        if self.random_start:
+            adversarial = self._projected(images + self._start(images, generator), images)
+        for _ in range(self.steps):
+            adversarial = adversarial.detach().requires_grad_()
+            # The sum and not the mean: a sample's step must not depend on the size of the batch, nor vanish in half
+            # precision.
+            (gradient,) = torch.autograd.grad(loss(network(adversarial), labels).float().sum(), adversarial)
+            step = gradient.sign() if self.norm == "linf" else gradient / _length(gradient)
+            adversarial = adversarial.detach() + (-self.step_size if self.targeted else self.step_size) * step
+            adversarial = self._projected(adversarial, images)
+        return adversarial
+
+    def _start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """A point of the ball, drawn uniformly."""
+        options = {"generator": generator, "device": images.device, "dtype": images.dtype}
+        if self.norm == "linf":
+            return self.eps * (2 * torch.rand(images.shape, **options) - 1)
+        direction = torch.randn(images.shape, **options)
+        radius = torch.rand(len(images), **options) ** (1 / images[0].numel())
+        return self.eps * radius.view(-1, 1, 1, 1) * direction / _length(direction)
+
+    def _projected(self, adversarial: Tensor, images: Tensor) -> Tensor:
+        """The nearest point of the ball, with pixels of the valid range."""
+        if self.norm == "linf":
+            adversarial = torch.minimum(torch.maximum(adversarial, images - self.eps), images + self.eps)
+        else:
+            change = adversarial - images
+            adversarial = images + change * (self.eps / _length(change)).clamp(max=1)
+        return adversarial.clamp(self.low, self.high)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def _length(values: Tensor) -> Tensor:
+    """Euclidean length of each image, shape ``(N, 1, 1, 1)``, never 0."""
+    return values.flatten(1).norm(dim=1).clamp(min=torch.finfo(values.dtype).tiny).view(-1, 1, 1, 1)
+
+
+@contextlib.contextmanager
+def _evaluation(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards each part in the mode it had."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
