@@ -1,0 +1,86 @@
+"""LTD: a teacher's probabilities at a low temperature in the place of the labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..losses import soft_cross_entropy
+from ..losses._logits import full_precision
+from ._taught import Taught, TeacherOutput
+
+
+class LTD(Taught):
+    """Low temperature distillation (https://arxiv.org/abs/2111.02331): cross-entropy against a teacher's soft labels.
+
+    The teacher is trained naturally and is asked about the clean images; the student, in adversarial training, answers
+    for the attacked ones, at temperature 1 in training as in use, so that its gradients are not masked. With
+    temperature 1 and a teacher that is certain it is ordinary adversarial training; as the temperature grows, all
+    classes become alike.
+
+    **In parts a reconstruction**: that teacher and student temperature are fixed and different, the teacher's low, is
+    the paper's abstract; the form of the loss is from memory, and no training code is public. A recipe logs the terms
+    ``soft`` and, with ``hard_weight``, ``ce``.
+
+    Args:
+        teacher: What has been trained before: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
+            (``.safetensors``), a timm name, whose pretrained weights are loaded, or a module, which is frozen and
+            moved where it stands.
+        temperature: Divides the teacher's logits (ours, unverified; 1 to 5 are worth trying).
+        hard_weight: Weight of the cross-entropy with the labels, beside ``1 - hard_weight`` of that with the soft
+            ones (ours; unverified).
+        teacher_args: Further arguments of a timm teacher, e.g. ``{pretrained: false, checkpoint_path: FILE}``.
+        teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
+            that the teacher's file says, or else the student's.
+        compile_teacher: Run the teacher through `torch.compile`.
+        cache: Folder for the teacher's logits; see `Distillation`.
+
+    Raises:
+        InputError: If ``temperature`` is not positive or ``hard_weight`` lies outside [0, 1], or, when the recipe is
+            built, the teacher cannot be read or does not fit.
+    """
+
+    def __init__(
+        self,
+        teacher: str | nn.Module,
+        *,
+        temperature: float = 2.0,
+        hard_weight: float = 0.0,
+        teacher_args: dict[str, Any] | None = None,
+        teacher_image_size: int | None = None,
+        compile_teacher: bool = False,
+        cache: str | None = None,
+    ) -> None:
+        if not temperature > 0:
+            raise InputError(f"temperature must be positive but is {temperature}")
+        if not 0 <= hard_weight <= 1:
+            raise InputError(f"hard_weight must lie in [0, 1] but is {hard_weight}")
+        super().__init__(
+            teacher,
+            teacher_args=teacher_args,
+            teacher_image_size=teacher_image_size,
+            compile_teacher=compile_teacher,
+            cache=cache,
+        )
+        self.temperature = temperature
+        self.hard_weight = hard_weight
+
+    def forward(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> Tensor:
+        """Losses, shape ``(N,)``."""
+        return self.parts(logits, labels, context)[0]
+
+    def parts(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses ``(N,)``, and the terms ``soft`` and, where it has a weight, ``ce``."""
+        logits, teacher = full_precision(logits, context.logits)
+        soft = soft_cross_entropy(logits, (teacher / self.temperature).softmax(1))
+        if not self.hard_weight:
+            return soft, {"soft": soft}
+        ce = F.cross_entropy(logits, labels, reduction="none")
+        return (1 - self.hard_weight) * soft + self.hard_weight * ce, {"soft": soft, "ce": ce}
+
+    def extra_repr(self) -> str:
+        """Shown in the printed module."""
+        return f"temperature={self.temperature}, hard_weight={self.hard_weight}"
