@@ -1,5 +1,6 @@
 """`recipes check` reports every problem of every file, and the shipped ones have none."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,21 @@ def test_name_that_is_not_shipped(recipes):
 @pytest.mark.parametrize("overlay", cli_catalog.names("overlays"))
 def test_overlay_is_looked_at_on_top_of_a_recipe(recipes, overlay):
     result = recipes(f"check {overlay}")
-    assert (result.code, result.out) == (0, f"{overlay}: ok\n")
+    if overlay == "teacher":
+        assert result.code == 2
+        assert "teacher: 1 problem\n  - teacher runs/teacher/checkpoints/best.ckpt does not exist" in result.out
+    else:
+        assert (result.code, result.out) == (0, f"{overlay}: ok\n")
 
 
-def test_data_is_not_needed_to_check(recipes, monkeypatch):
+def test_data_is_not_needed_to_check_but_a_teacher_is(recipes, monkeypatch):
     monkeypatch.setenv("RECIPES_DATA", str(Path("nowhere")))
-    result = recipes("check " + " ".join(name for name in cli_catalog.names() if not name.startswith("imagefolder")))
-    assert result.code == 0, result.out
+    names = [name for name in cli_catalog.names() if not name.startswith("imagefolder")]
+    taught = {name for name in names if "teacher:" in cli_catalog.find(name).read_text()}
+    result = recipes("check " + " ".join(names))
+    assert result.code == 2
+    refused = set(
+        re.findall(r"^(\S+): 1 problem\n  - teacher runs/teachers/\S+ does not exist", result.out, re.MULTILINE)
+    )
+    assert refused == taught
+    assert set(re.findall(r"^(\S+): ok$", result.out, re.MULTILINE)) == set(names) - taught
