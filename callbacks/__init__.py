@@ -1,5 +1,7 @@
 """Callbacks that work with any LightningModule."""
 
+from .auto_attack import AutoAttack
+from .awp import AWP
 from .data_selection import DataSelection
 from .el2n import EL2N
 from .epsilon_greedy import EpsilonGreedy
@@ -16,8 +18,10 @@ from .seta import SeTa
 from .ucb import UCB
 
 __all__ = [
+    "AWP",
     "EL2N",
     "UCB",
+    "AutoAttack",
     "DataSelection",
     "EpsilonGreedy",
     "FiniteLoss",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InputError
+from .evaluation_mode import evaluation_mode
 from .sampling import derived_seed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -35,7 +36,9 @@ class PGD:
         steps: Number of steps.
         norm: Shape of the ball: the largest change of a pixel ("linf"), or the Euclidean length of all changes of an
             image ("l2").
-        random_start: Begin at a random point, drawn uniformly from the ball, instead of at the image.
+        start: Where to begin: at a random point, drawn uniformly from the ball ("uniform"), beside the image, which is
+            where a standard normal number times 0.001 is added to each of its pixels ("gaussian", as in TRADES,
+            https://arxiv.org/abs/1901.08573), or at the image ("image").
         restarts: Number of beginnings, of which each image keeps the one with the highest loss.
         targeted: Labels say what the network is to answer, and the loss is lowered.
         low: Least value of a pixel.
@@ -56,7 +59,7 @@ class PGD:
         steps: int = 10,
         *,
         norm: Literal["linf", "l2"] = "linf",
-        random_start: bool = True,
+        start: Literal["uniform", "gaussian", "image"] = "uniform",
         restarts: int = 1,
         targeted: bool = False,
         low: float = 0.0,
@@ -72,13 +75,15 @@ class PGD:
             raise InputError(f"norm must be linf or l2 but is {norm!r}")
         if not low < high:
             raise InputError(f"low must be less than high but they are {low} and {high}")
-        if restarts > 1 and not random_start:
-            raise InputError(f"restarts={restarts} need random_start: without one all beginnings are the same")
+        if start not in ("uniform", "gaussian", "image"):
+            raise InputError(f"start must be uniform, gaussian or image but is {start!r}")
+        if restarts > 1 and start == "image":
+            raise InputError(f"restarts={restarts} need another start than image, or all beginnings are the same")
         self.eps = eps
         self.step_size = step_size
         self.steps = steps
         self.norm = norm
-        self.random_start = random_start
+        self.start = start
         self.restarts = restarts
         self.targeted = targeted
         self.low = low
@@ -91,7 +96,19 @@ class PGD:
         Args:
             eps: Change of each pixel.
         """
-        return cls(eps, eps, 1, random_start=False)
+        return cls(eps, eps, 1, start="image")
+
+    def with_steps(self, steps: int) -> PGD:
+        """The same attack with another number of steps, and another start than that of TRADES, which is a weak one.
+
+        Args:
+            steps: Number of steps.
+        """
+        other = copy.copy(self)
+        other.steps = steps
+        if self.start == "gaussian":
+            other.start = "uniform"
+        return other
 
     def __call__(
         self, network: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss | None = None, key: tuple[int, ...] = ()
@@ -109,7 +126,7 @@ class PGD:
             Float32, the images' shape; within ``eps`` of them, without gradient.
         """
         loss = loss or _cross_entropy
-        with torch.inference_mode(False), torch.enable_grad(), _evaluation(network):
+        with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(network):
             # What was made in inference mode cannot be part of a graph.
             images, labels = images.detach().float().clone(), labels.clone()
             generator = torch.Generator(images.device).manual_seed(derived_seed(*key))
@@ -130,8 +147,10 @@ class PGD:
         self, network: nn.Module, images: Tensor, labels: Tensor, loss: Loss, generator: torch.Generator
     ) -> Tensor:
         adversarial = images
-        if self.random_start:
-            adversarial = self._projected(images + self._start(images, generator), images)
+        if self.start == "gaussian":  # not cut off, as in the authors' code; the steps are
+            adversarial = images + 0.001 * _normal(images, generator)
+        elif self.start == "uniform":
+            adversarial = self._projected(images + self._offset(images, generator), images)
         for _ in range(self.steps):
             adversarial = adversarial.detach().requires_grad_()
             # The sum and not the mean: a sample's step must not depend on the size of the batch, nor vanish in half
@@ -142,12 +161,12 @@ class PGD:
             adversarial = self._projected(adversarial, images)
         return adversarial
 
-    def _start(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A point of the ball, drawn uniformly."""
+    def _offset(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """A point of the ball around 0, drawn uniformly."""
         options = {"generator": generator, "device": images.device, "dtype": images.dtype}
         if self.norm == "linf":
             return self.eps * (2 * torch.rand(images.shape, **options) - 1)
-        direction = torch.randn(images.shape, **options)
+        direction = _normal(images, generator)
         radius = torch.rand(len(images), **options) ** (1 / images[0].numel())
         return self.eps * radius.view(-1, 1, 1, 1) * direction / _length(direction)
 
@@ -165,18 +184,11 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
+def _normal(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers, one for each pixel."""
+    return torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+
+
 def _length(values: Tensor) -> Tensor:
     """Euclidean length of each image, shape ``(N, 1, 1, 1)``, never 0."""
     return values.flatten(1).norm(dim=1).clamp(min=torch.finfo(values.dtype).tiny).view(-1, 1, 1, 1)
-
-
-@contextlib.contextmanager
-def _evaluation(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards each part in the mode it had."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

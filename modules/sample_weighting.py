@@ -20,6 +20,9 @@ class SampleWeighting:
     sample_losses: Tensor | None = None
     """Detached, unweighted losses ``(N,)`` of the last batch."""
 
+    rehearsing: bool = False
+    """True while a callback computes a step that does not count, as `AWP` does: a recipe then logs nothing of it."""
+
     def reduce(self, losses: Tensor, *, mixing_ratio: float = 1.0) -> Tensor:
         """Weighted mean of per-sample losses, divided by N and not by the sum of the weights.
 

@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adversarial_classification import AdversarialClassification
     from .classification import Classification
 
-__all__ = ["Classification"]
+__all__ = ["AdversarialClassification", "Classification"]
 
-_MODULES = {"Classification": "classification"}
+_MODULES = {"AdversarialClassification": "adversarial_classification", "Classification": "classification"}
 
 
 def __getattr__(name: str) -> Any:

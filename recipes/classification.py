@@ -66,6 +66,12 @@ class Classification(SampleWeighting, LightningModule):
     """The logged value that says which checkpoint is best; the larger the better."""
     monitor_mode = "max"
 
+    train_accuracy = "accuracy"
+    """What the accuracy on the training images is called in the log, after ``train/``."""
+
+    _objects: tuple[str, ...] = ("objective", "optimizer", "lr_scheduler")
+    """Arguments that are no plain values."""
+
     def __init__(
         self,
         network: str | nn.Module,
@@ -93,7 +99,7 @@ class Classification(SampleWeighting, LightningModule):
             raise InputError(f"num_classes must be at least 2 but is {num_classes}: set it, as the data does not say")
         # The command line stores the arguments as they were written; objects given in Python are left out, as a
         # checkpoint holds only plain values.
-        objects = [] if _given_hyperparameters.get() else ["objective", "optimizer", "lr_scheduler"]
+        objects = [] if _given_hyperparameters.get() else list(self._objects)
         if isinstance(network, nn.Module):
             objects.append("network")
         self.save_hyperparameters(ignore=objects, logger=False)
@@ -166,10 +172,12 @@ class Classification(SampleWeighting, LightningModule):
         if self.mixing is not None and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
             key = (run_seed(), self.current_epoch, batch_idx, self.global_rank)
             images, labels, ratio = self.mixing(images, labels, key=key)
-        logits, losses, terms = self._losses(images, labels)
+        logits, losses, terms = self._training_losses(images, labels)
         loss = self.reduce(losses, mixing_ratio=ratio)
+        if self.rehearsing:
+            return loss
         accuracy = (logits.detach().argmax(1) == _classes(labels)).float().mean()
-        values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
+        values = {"train/loss": loss.detach(), f"train/{self.train_accuracy}": accuracy}
         values |= {f"train/{name}": term.detach().mean() for name, term in terms.items()}
         self._means.update(values, len(images))
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -254,16 +262,24 @@ class Classification(SampleWeighting, LightningModule):
                 torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
             self._random_state = None
 
+    def _training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """As `_losses`, of a training batch."""
+        return self._losses(images, labels)
+
     def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Logits ``(N, num_classes)``, losses ``(N,)``, and the terms of the objective to log, each ``(N,)``."""
+        images = arranged(images, self.memory_format)
+        context = self._context(images, labels)
+        logits = self(images)
+        return logits, *self.objective.parts(logits, labels, context)
+
+    def _context(self, images: Tensor, labels: Tensor) -> Any:
+        """What the objective knows of a batch."""
         # Outside of a fit Lightning counts from 0, whatever the checkpoint says.
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
         self.objective.epoch = self.current_epoch if fitting else self._trained_epoch
-        images = arranged(images, self.memory_format)
         with torch.no_grad():
-            context = self.objective.context(images, labels)
-        logits = self(images)
-        return logits, *self.objective.parts(logits, labels, context)
+            return self.objective.context(images, labels)
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str, metrics: MetricCollection) -> None:
         images, labels = self._checked(batch, stage)

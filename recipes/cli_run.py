@@ -31,7 +31,7 @@ from .cli_trainer import RecipesTrainer
 _IMPORTED = [getattr(package, name) for package in (recipes, callbacks, datamodules) for name in package.__all__]
 
 # What a model learns from the data: arguments of the one, attributes of the other.
-_LINKED = ("num_classes", "in_chans", "image_size")
+_LINKED = ("num_classes", "in_chans", "image_size", "mean", "std")
 
 # Errors of Lightning and torch, of no class of their own, that what the user gave can cause.
 _USER_ERRORS = ("Early stopping conditioned on", "Error(s) in loading state_dict")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..evaluation_mode import evaluation_mode
 from ..feature_capture import FeatureCapture
 from ..logit_cache import LogitCache
 from ..teacher import Teacher, load_teacher
@@ -107,15 +108,9 @@ class Taught(Objective):
     def try_student(self, network: nn.Module, images: Tensor) -> list[Tensor]:
         """What the student's layers give for images, without a trace left in the student."""
         assert self.student is not None
-        modes = {module: module.training for module in network.modules()}
-        network.eval()
         self.student.start()
-        try:
-            with torch.no_grad():
-                network(images)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with torch.no_grad(), evaluation_mode(network):
+            network(images)
         return self.student.take()
 
     def context(self, images: Tensor, labels: Tensor) -> TeacherOutput:

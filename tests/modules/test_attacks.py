@@ -36,10 +36,15 @@ def lengths(change, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@given(eps=st.floats(0, 1), steps=st.integers(1, 4), start=st.booleans(), seed=st.integers(0, 1000))
+@given(
+    eps=st.floats(0, 1),
+    steps=st.integers(1, 4),
+    start=st.sampled_from(["uniform", "gaussian", "image"]),
+    seed=st.integers(0, 1000),
+)
 @settings(max_examples=25, deadline=None)
 def test_stays_in_the_ball_and_in_the_range(norm, eps, steps, start, seed):
-    attack = PGD(eps, 0.6 * eps, steps, norm=norm, random_start=start)
+    attack = PGD(eps, 0.6 * eps, steps, norm=norm, start=start)
     found = attack(convolutional(), IMAGES, LABELS, key=(seed,))
     assert (lengths(found - IMAGES, norm) <= eps + 1e-6).all()
     assert found.min() >= 0
@@ -113,7 +118,7 @@ def test_modes_come_back_even_if_the_network_fails():
 
 def test_a_sample_does_not_know_of_the_others():
     network = convolutional()
-    attack = PGD(0.1, 0.03, 5, random_start=False)
+    attack = PGD(0.1, 0.03, 5, start="image")
     together = attack(network, IMAGES, LABELS)
     alone = torch.cat([attack(network, IMAGES[i : i + 1], LABELS[i : i + 1]) for i in range(6)])
     torch.testing.assert_close(together, alone)
@@ -138,6 +143,16 @@ def test_random_starts_fill_the_ball_evenly():
         assert abs(inner - 0.25) < 0.039
 
 
+def test_the_gaussian_start_is_beside_the_image():
+    images = torch.full((100, 1, 10, 10), 0.5)
+    offset = PGD(0.1, 0.0, 1, start="gaussian")(
+        nn.Sequential(nn.Flatten(), nn.Linear(100, 2)), images, LABELS[:1].expand(100)
+    )
+    # Of 10,000 normal numbers mean and deviation have deviations of 0.01 and 0.007; four of them.
+    assert abs((offset - images).mean()) < 0.04e-3
+    assert abs((offset - images).std() - 0.001) < 0.03e-3
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_works_where_gradients_are_off(mode):
     network = convolutional()
@@ -153,7 +168,7 @@ def test_under_autocast_the_steps_stay_exact():
     assert found.dtype == torch.float32
     assert (lengths(found - IMAGES, "linf") <= 8 / 255 + 1e-7).all()
     # Each pixel that is not cut off by the range has moved by a whole number of steps from its start.
-    moved = PGD(0.1, 0.02, 1, random_start=False)
+    moved = PGD(0.1, 0.02, 1, start="image")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         change = (moved(convolutional(), 0.2 + 0.6 * IMAGES, LABELS) - (0.2 + 0.6 * IMAGES)).abs()
     assert ((change - 0.02).abs() < 1e-6).logical_or(change < 1e-6).all()
@@ -162,7 +177,7 @@ def test_under_autocast_the_steps_stay_exact():
 def test_any_loss_and_soft_labels():
     network, soft = linear(), F.one_hot(LABELS, 3).float()
     assert torch.equal(PGD()(network, IMAGES, soft), PGD()(network, IMAGES, LABELS))
-    constant = PGD(0.1, 0.02, 3, random_start=False)(network, IMAGES, LABELS, loss=lambda z, y: 0 * z.sum(1))
+    constant = PGD(0.1, 0.02, 3, start="image")(network, IMAGES, LABELS, loss=lambda z, y: 0 * z.sum(1))
     assert torch.equal(constant, IMAGES)
 
 
@@ -174,7 +189,8 @@ def test_any_loss_and_soft_labels():
         ({"steps": 0}, "steps must be at least 1 but is 0"),
         ({"norm": "l1"}, "norm must be linf or l2 but is 'l1'"),
         ({"low": 1.0}, r"low must be less than high but they are 1\.0 and 1\.0"),
-        ({"restarts": 2, "random_start": False}, "restarts=2 need random_start"),
+        ({"start": "normal"}, "start must be uniform, gaussian or image but is 'normal'"),
+        ({"restarts": 2, "start": "image"}, "restarts=2 need another start than image"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):

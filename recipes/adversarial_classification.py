@@ -1,0 +1,215 @@
+"""Adversarial training: an attack makes the inputs, an objective the losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from ..modules.attacks import PGD
+from ..modules.errors import InputError
+from ..modules.evaluation_mode import evaluation_mode
+from ..modules.losses import kd_loss
+from ..modules.networks import arranged
+from ..modules.normalised import Normalised, channel_statistics
+from ..modules.sampling import run_seed
+from ..modules.second_batch_norm import SecondBatchNorm
+from .classification import Classification, _classes
+
+
+class AdversarialClassification(Classification):
+    """Trains a network to classify images that an attack has changed.
+
+    The attack works in pixel units, whatever the data is normalised by. An objective that looks at the images, as
+    `LTD` and `Distillation` do, sees the natural ones. With Mixup or CutMix the mixed image is attacked.
+
+    Logged as by `Classification`, with these differences: ``train/robust_accuracy``, of the attacked images, stands in
+    the place of ``train/accuracy``; ``val/accuracy`` and ``val/loss`` are of the natural images, and
+    ``val/robust_accuracy`` and ``val/robust_loss``, a cross-entropy, of those attacked by ``eval_attack``; the same of
+    the test images. The best checkpoint is that of the highest ``val/robust_accuracy``, as robust accuracy often falls
+    again while training goes on (https://arxiv.org/abs/2002.11569).
+
+    Args:
+        network: A timm name, ours (``cifar_resnet32``, ``convnet``, …) among them, or a module that maps images to
+            logits ``(N, num_classes)``.
+        num_classes: Number of classes; on the command line it comes from the data.
+        mean: What the data subtracts from each channel of its pixels; on the command line it comes from the data. None
+            is 0, for images in pixel units.
+        std: What it then divides each channel by; on the command line it comes from the data. None is 1.
+        attack: Makes the training images, from images in [0, 1]. None is `PGD` with its own defaults, started as
+            TRADES does where ``trades_beta`` is not 0.
+        attack_loss: What the training attack raises: the cross-entropy with the labels ("cross_entropy"), the
+            divergence from what the network says of the natural image ("divergence", as in TRADES), or the
+            ``objective`` ("objective"). None is "divergence" where ``trades_beta`` is not 0, else "cross_entropy".
+        eval_attack: Attacks validation and test images, with the cross-entropy. None is `PGD` with 20 steps, and eps,
+            norm, range and length of a step of ``attack``. Its random start is that of the run's seed, always.
+        trades_beta: 0 trains on attacked images alone. Else the objective is that of the natural images, and
+            ``trades_beta`` times the divergence of the attacked images' probabilities from theirs is added to it:
+            TRADES (https://arxiv.org/abs/1901.08573), whose authors use 6. Logged as ``divergence``, unweighted.
+        batch_norm: How natural and attacked images, where both are trained on, go through batch normalisation: as two
+            batches one after the other ("alternate", as in TRADES), as one batch ("shared"), or as two batches with a
+            set of statistics and weights each ("dual", https://arxiv.org/abs/1911.09665), of which that of the attacked
+            images is the network's, used for all evaluation and export.
+        options: All other arguments of `Classification`.
+
+    Raises:
+        InputError: If an argument is out of its range, the network is unknown or does not fit, an attack is targeted,
+            or the objective does not go with the network, the soft labels of Mixup and CutMix, or ``batch_norm``.
+    """
+
+    monitor = "val/robust_accuracy"
+    train_accuracy = "robust_accuracy"
+    _objects = (*Classification._objects, "attack", "eval_attack")
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: str | nn.Module,
+        num_classes: int,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        attack: PGD | None = None,
+        attack_loss: Literal["cross_entropy", "divergence", "objective"] | None = None,
+        eval_attack: PGD | None = None,
+        trades_beta: float = 0.0,
+        batch_norm: Literal["alternate", "shared", "dual"] = "alternate",
+        **options: Any,
+    ) -> None:
+        super().__init__(network, num_classes, **options)
+        if not 0 <= trades_beta < math.inf:
+            raise InputError(f"trades_beta must be at least 0, and finite, but is {trades_beta}")
+        self.attack = attack or PGD(start="gaussian" if trades_beta else "uniform")
+        self.eval_attack = eval_attack or self.attack.with_steps(20)
+        for name, value in (("attack", self.attack), ("eval_attack", self.eval_attack)):
+            if value.targeted:
+                raise InputError(
+                    f"{name} is targeted, but the labels here are the right classes: set targeted to false"
+                )
+        if batch_norm not in ("alternate", "shared", "dual"):
+            raise InputError(f"batch_norm must be alternate, shared or dual but is {batch_norm!r}")
+        if batch_norm != "alternate" and not trades_beta:
+            raise InputError(
+                f"batch_norm {batch_norm} is for training on natural and attacked images, but trades_beta is 0, which"
+                " trains on attacked ones alone: raise trades_beta, or leave batch_norm out"
+            )
+        self.attack_loss = attack_loss or ("divergence" if trades_beta else "cross_entropy")
+        if self.attack_loss not in _ATTACK_LOSSES:
+            raise InputError(f"attack_loss must be one of {', '.join(_ATTACK_LOSSES)} but is {attack_loss!r}")
+        if getattr(self.objective, "student", None) is not None:
+            for name, value in (("batch_norm", batch_norm), ("attack_loss", self.attack_loss)):
+                if value in ("shared", "objective"):
+                    raise InputError(
+                        f"{name} {value} does not go with {self.objective.title}, which reads features of a pass over"
+                        " the natural images alone: leave it out"
+                    )
+        self.trades_beta = trades_beta
+        self.batch_norm = batch_norm
+        self.natural_norm = SecondBatchNorm(self.network) if batch_norm == "dual" else None
+        mean, std = [0.0] * self.in_chans if mean is None else mean, [1.0] * self.in_chans if std is None else std
+        if len(mean) != self.in_chans:
+            raise InputError(f"mean {list(mean)} must have one value for each of in_chans={self.in_chans} channels")
+        for name, values in zip(("mean", "std"), channel_statistics(mean, std), strict=True):
+            self.register_buffer(name, values, persistent=False)
+        self._batch: Any = None
+        self._key: tuple[int, ...] = ()
+        self._attacked: Tensor | None = None
+        self.robust_accuracy = nn.ModuleDict(
+            {stage: MulticlassAccuracy(num_classes, average="micro", validate_args=False) for stage in ("val", "test")}
+        )
+
+    @property
+    def pixel_network(self) -> Normalised:
+        """The network for images in pixel units, made of parts of the recipe."""
+        return Normalised(self.network, self.mean, self.std, memory_format=self.memory_format)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of a batch, as a scalar; computed again for the same batch, it takes the attacked images as they are."""
+        if batch is not self._batch:
+            self._batch, self._attacked = batch, None
+        self._key = (run_seed(), self.current_epoch, batch_idx, self.global_rank, _STREAM)
+        return super().training_step(batch, batch_idx)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Forget the attacked images."""
+        self._batch = self._attacked = None
+
+    def _training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        images = arranged(images, self.memory_format)
+        context = self._context(images, labels)
+        if self._attacked is None:
+            self._attacked = self._attack(images, labels, context)
+        attacked = self._normalised(self._attacked)
+        if not self.trades_beta:
+            logits = self(attacked)
+            return logits, *self.objective.parts(logits, labels, context)
+        if self.batch_norm == "shared":
+            natural, logits = self(torch.cat([images, attacked])).chunk(2)
+            losses, terms = self.objective.parts(natural, labels, context)
+        else:
+            natural = self(images) if self.natural_norm is None else self.natural_norm(self.network, images)
+            # Before the next pass, whose features are not those of the teacher's images.
+            losses, terms = self.objective.parts(natural, labels, context)
+            logits = self(attacked)
+        divergence = kd_loss(logits, natural, temperature=1.0)
+        return logits, losses + self.trades_beta * divergence, {**terms, "divergence": divergence}
+
+    def _attack(self, images: Tensor, labels: Tensor, context: Any) -> Tensor:
+        """Attacked training images in pixel units."""
+        network, pixels = self.pixel_network, self._pixels(images)
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None
+        if self.attack_loss == "objective":
+            loss = partial(self.objective, context=context)
+        elif self.attack_loss == "divergence":
+            with torch.no_grad(), evaluation_mode(network):
+                loss = partial(_divergence, natural=network(pixels))
+        return self.attack(network, pixels, labels, loss=loss, key=self._key)
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str, metrics: MetricCollection) -> None:
+        super()._evaluate(batch, stage, metrics)
+        images, labels = batch
+        attacked = self.eval_attack(self.pixel_network, self._pixels(images), labels, key=(run_seed(), _STREAM))
+        logits = self(self._normalised(attacked)).float()
+        loss = F.cross_entropy(logits, labels)
+        self.log(f"{stage}/robust_loss", loss, batch_size=len(images), sync_dist=True)
+        accuracy: Any = self.robust_accuracy[stage]
+        accuracy.update(logits, _classes(labels))
+        self.log(f"{stage}/robust_accuracy", accuracy, prog_bar=stage == "val", batch_size=len(images))
+
+    def _checked(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
+        first = stage not in self._seen_stages
+        images, labels = super()._checked(batch, stage)
+        if first and len(images):
+            pixels = self._pixels(images)
+            low, high = pixels.min().item(), pixels.max().item()
+            if low < self.attack.low - 1e-3 or high > self.attack.high + 1e-3:
+                raise InputError(
+                    f"attack.low {self.attack.low} and attack.high {self.attack.high} must be the range of the pixels,"
+                    f" but a {stage} batch has pixels from {low:.3f} to {high:.3f}: set mean and std to what the data"
+                    " is normalised by"
+                )
+        return images, labels
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return images * self.std + self.mean
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return (pixels - self.mean) / self.std
+
+
+def _divergence(logits: Tensor, labels: Tensor, *, natural: Tensor) -> Tensor:
+    return kd_loss(logits, natural, temperature=1.0)
+
+
+_ATTACK_LOSSES = ("cross_entropy", "divergence", "objective")
+
+# Tells the attack's random numbers from those of other parts of a run.
+_STREAM = 5
