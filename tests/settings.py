@@ -10,15 +10,26 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning_recipes.callbacks import EL2N, UCB, EpsilonGreedy, Forgetting, InfoBatch, KeepHardest, RandomSubset, SeTa
+from lightning_recipes.callbacks import (
+    AWP,
+    EL2N,
+    UCB,
+    EpsilonGreedy,
+    Forgetting,
+    InfoBatch,
+    KeepHardest,
+    RandomSubset,
+    SeTa,
+)
 from lightning_recipes.callbacks._score_file import save_scores
 from lightning_recipes.datamodules import Digits
+from lightning_recipes.modules.attacks import PGD
 from lightning_recipes.modules.losses import ATS, DIST, DKD, ISATS, KD, LSKD, AttentionTransfer, FitNet
 from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.networks import create_network
-from lightning_recipes.modules.objectives import CrossEntropy, DeiTLT, Distillation, VariedCrossEntropy
+from lightning_recipes.modules.objectives import LTD, CrossEntropy, DeiTLT, Distillation, VariedCrossEntropy
 from lightning_recipes.modules.sampling import isolated_rng
-from lightning_recipes.recipes import Classification
+from lightning_recipes.recipes import AdversarialClassification, Classification
 from torch import nn
 
 
@@ -86,6 +97,21 @@ def two_headed() -> Classification:
     return Classification(TwoHeads(), 10, in_chans=1, objective=objective, lr_scheduler=CosineSchedule)
 
 
+def adversarial(**arguments) -> AdversarialClassification:
+    """A recipe whose attack begins at the image, as random starts of two processes are not those of one."""
+    data = Digits()
+    return AdversarialClassification(
+        classification().network,
+        10,
+        in_chans=1,
+        mean=data.mean,
+        std=data.std,
+        attack=PGD(0.05, 0.02, 3, start="image"),
+        lr_scheduler=CosineSchedule,
+        **arguments,
+    )
+
+
 def score_file(scores: torch.Tensor | None = None) -> str:
     """A file of these scores, or one that is yet to be written."""
     path = Path(tempfile.mkdtemp()) / "scores.safetensors"
@@ -129,6 +155,10 @@ SETTINGS = [
     Setting("fitnet", model=lambda: hinted(FitNet, 0.1), ddp_equals_single=False),
     Setting("attention_transfer", model=lambda: hinted(AttentionTransfer, 10.0)),
     Setting("deit_lt", model=two_headed, ddp_equals_single=False),
+    Setting("pgd_at", model=adversarial),
+    # The divergence has no gradient at the image itself.
+    Setting("trades", model=lambda: adversarial(trades_beta=3.0, attack_loss="cross_entropy")),
+    Setting("ltd", model=lambda: adversarial(objective=LTD(teacher()))),
     Setting("random_subset", callbacks=lambda: [RandomSubset(0.3)], selects_samples=True),
     Setting(
         "el2n",
@@ -156,5 +186,8 @@ VARIANTS = [
         ddp_equals_single=False,
         selects_samples=True,
     ),
+    Setting("random starts", model=lambda: adversarial(trades_beta=3.0, mixup=0.8), ddp_equals_single=False),
+    Setting("awp", model=adversarial, callbacks=lambda: [AWP(0.01)]),
+    Setting("awp elsewhere", callbacks=lambda: [AWP(0.01)]),
     Setting("dropout", model=lambda: classification(dropout=0.5), ddp_equals_single=False),
 ]
