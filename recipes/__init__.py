@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adversarial_classification import AdversarialClassification
     from .classification import Classification
+    from .local_learning import LocalLearning
 
-__all__ = ["AdversarialClassification", "Classification"]
+__all__ = ["AdversarialClassification", "Classification", "LocalLearning"]
 
-_MODULES = {"AdversarialClassification": "adversarial_classification", "Classification": "classification"}
+_MODULES = {
+    "AdversarialClassification": "adversarial_classification",
+    "Classification": "classification",
+    "LocalLearning": "local_learning",
+}
 
 
 def __getattr__(name: str) -> Any:

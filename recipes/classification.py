@@ -151,6 +151,7 @@ class Classification(SampleWeighting, LightningModule):
         self._seen_stages: set[str] = set()
         self._random_state: dict[str, Tensor] | None = None
         self._trained_epoch = 0
+        self._mixing_ratio = 1.0
 
     def setup(self, stage: str) -> None:
         """Compile the network where that was asked for, and tell the objective what the data knows."""
@@ -172,6 +173,7 @@ class Classification(SampleWeighting, LightningModule):
         if self.mixing is not None and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
             key = (run_seed(), self.current_epoch, batch_idx, self.global_rank)
             images, labels, ratio = self.mixing(images, labels, key=key)
+        self._mixing_ratio = ratio
         logits, losses, terms = self._training_losses(images, labels)
         loss = self.reduce(losses, mixing_ratio=ratio)
         if self.rehearsing:

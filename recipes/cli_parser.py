@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import Strategy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..modules.auxiliary import Auxiliary
 from ..modules.errors import InputError
 from ..modules.losses import FeatureLoss, LogitLoss
 from ..modules.objectives import Objective
@@ -25,7 +26,7 @@ from .cli_configs import Place, places, plain
 
 # What a class name in a recipe can stand for.
 _BASES = (
-    *(LightningModule, LightningDataModule, Callback, Objective, LogitLoss, FeatureLoss),
+    *(LightningModule, LightningDataModule, Callback, Objective, LogitLoss, FeatureLoss, Auxiliary),
     *(Optimizer, LRScheduler, Logger, Strategy),
 )
 

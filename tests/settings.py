@@ -24,12 +24,13 @@ from lightning_recipes.callbacks import (
 from lightning_recipes.callbacks._score_file import save_scores
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.attacks import PGD
+from lightning_recipes.modules.auxiliary import DGL, AugLocal, Auxiliary
 from lightning_recipes.modules.losses import ATS, DIST, DKD, ISATS, KD, LSKD, AttentionTransfer, FitNet
 from lightning_recipes.modules.lr_schedules import CosineSchedule
-from lightning_recipes.modules.networks import create_network
+from lightning_recipes.modules.networks import BlockNetwork, create_network
 from lightning_recipes.modules.objectives import LTD, CrossEntropy, DeiTLT, Distillation, VariedCrossEntropy
 from lightning_recipes.modules.sampling import isolated_rng
-from lightning_recipes.recipes import AdversarialClassification, Classification
+from lightning_recipes.recipes import AdversarialClassification, Classification, LocalLearning
 from torch import nn
 
 
@@ -75,6 +76,18 @@ def hinted(kind: type[nn.Module], kd_weight: float) -> Classification:
         other = classification().network
     loss = kind(student_layers=["blocks.0"], teacher_layers=["blocks.0"])
     return classification(objective=Distillation(other, loss, ce_weight=1.0, kd_weight=kd_weight), image_size=8)
+
+
+def local(auxiliary: Auxiliary, **arguments) -> LocalLearning:
+    """A network of three units without batch statistics, each trained by itself."""
+    blocks = [
+        nn.Sequential(nn.Conv2d(1 if index == 0 else 8, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.ReLU())
+        for index in range(3)
+    ]
+    blocks[0].append(nn.AvgPool2d(2))
+    network = BlockNetwork(nn.Identity(), blocks, num_features=8 * 16, num_classes=10, pool=nn.Flatten())
+    chosen = {"auxiliary": auxiliary, "in_chans": 1, "image_size": 8, "lr_scheduler": CosineSchedule, **arguments}
+    return LocalLearning(network, 10, **chosen)
 
 
 class TwoHeads(nn.Module):
@@ -159,6 +172,8 @@ SETTINGS = [
     # The divergence has no gradient at the image itself.
     Setting("trades", model=lambda: adversarial(trades_beta=3.0, attack_loss="cross_entropy")),
     Setting("ltd", model=lambda: adversarial(objective=LTD(teacher()))),
+    Setting("auglocal", model=lambda: local(AugLocal(1, merge_last=False))),
+    Setting("dgl", model=lambda: local(DGL("cnn")), ddp_equals_single=False),
     Setting("random_subset", callbacks=lambda: [RandomSubset(0.3)], selects_samples=True),
     Setting(
         "el2n",
@@ -189,5 +204,17 @@ VARIANTS = [
     Setting("random starts", model=lambda: adversarial(trades_beta=3.0, mixup=0.8), ddp_equals_single=False),
     Setting("awp", model=adversarial, callbacks=lambda: [AWP(0.01)]),
     Setting("awp elsewhere", callbacks=lambda: [AWP(0.01)]),
+    Setting(
+        "local distillation",
+        model=lambda: local(DGL("linear"), objective=Distillation(teacher(), ATS(), ce_weight=0.5, kd_weight=0.5)),
+    ),
+    Setting("local steps", model=lambda: local(DGL("linear"), step_per_module=True)),
+    Setting(
+        "local mixing",
+        model=lambda: local(AugLocal(1), mixup=0.8),
+        callbacks=lambda: [InfoBatch(delta=0.7)],
+        ddp_equals_single=False,
+        selects_samples=True,
+    ),
     Setting("dropout", model=lambda: classification(dropout=0.5), ddp_equals_single=False),
 ]

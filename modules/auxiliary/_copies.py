@@ -1,0 +1,99 @@
+"""Copies of a network's units with fresh weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..partition import LocalUnit
+from ._maps import ToMaps
+
+
+def fresh_copy(module: nn.Module) -> nn.Module:
+    """A copy with new weights from the distribution that the module's own came from.
+
+    Weights of two dimensions or more are shuffled, which is a new draw where they were drawn independently, whatever
+    from; vectors, which start at constants, are copied.
+    """
+    module = copy.deepcopy(module)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
+            if parameter.ndim > 1 and not parameter.is_meta:
+                order = torch.randperm(parameter.numel()).to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return module
+
+
+def check_copied(unit: LocalUnit, who: str) -> None:
+    """Refuse a unit that is more than its layers."""
+    if not unit.complete:
+        raise InputError(
+            f"{who} copies units of the network, but {unit.name} cannot be copied: the network computes something"
+            " between its layers. Choose DGL, or other units"
+        )
+
+
+class Adapter(nn.Module):
+    """Brings features to another shape: a strided 1x1 convolution, or a linear layer for tokens, and a norm.
+
+    Args:
+        inputs: Shape of the features, batch included.
+        outputs: Shape they are to have, batch included.
+        channels_last: Whether maps come and go as ``(N, h, w, C)``.
+
+    Raises:
+        InputError: If one of them is a map and the other is not, or it would have to grow.
+    """
+
+    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], *, channels_last: bool = False) -> None:
+        super().__init__()
+        self.channels_last = channels_last
+        before, after = (ToMaps(shape, channels_last=channels_last).shape for shape in (inputs, outputs))
+        maps = len(inputs) == len(outputs) == 4
+        if not maps and (len(inputs) != len(outputs) or inputs[1:-1] != outputs[1:-1]):
+            raise InputError(
+                f"features of shape {inputs[1:]} cannot be brought to the shape {outputs[1:]} of a later unit:"
+                " choose DGL, or other units"
+            )
+        if maps:
+            rows, columns = (max(1, round(b / a)) for b, a in zip(before[1:], after[1:], strict=True))
+            layers = [nn.Conv2d(before[0], after[0], 1, (rows, columns), bias=False), nn.BatchNorm2d(after[0])]
+            if ((before[1] - 1) // rows + 1, (before[2] - 1) // columns + 1) != after[1:]:
+                # No stride leads to this size.
+                layers = [nn.AdaptiveAvgPool2d(after[1:]), nn.Conv2d(before[0], after[0], 1, bias=False), layers[1]]
+            self.layers = nn.Sequential(*layers)
+        else:
+            self.layers = nn.Sequential(nn.Linear(before[0], after[0], bias=False), nn.LayerNorm(after[0]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The features in their new shape."""
+        if features.ndim == 4 and self.channels_last:
+            return self.layers(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.layers(features)
+
+
+class Readout(nn.Module):
+    """Logits where a network's own end cannot be copied: a mean, or the class token, and a linear layer.
+
+    Args:
+        shape: Shape of the features, batch included.
+        num_classes: Size of the output.
+        channels_last: Whether maps come as ``(N, h, w, C)``.
+        class_token: Whether the first of several tokens stands for the image.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], num_classes: int, *, channels_last: bool = False, class_token: bool = False
+    ) -> None:
+        super().__init__()
+        self.maps = ToMaps(shape, channels_last=channels_last)
+        self.class_token = class_token and len(shape) == 3
+        self.classifier = nn.Linear(self.maps.channels, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)``."""
+        return self.classifier(features[:, 0] if self.class_token else self.maps(features).mean((2, 3)))

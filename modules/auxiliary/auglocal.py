@@ -1,0 +1,139 @@
+"""AugLocal: each module is trained by a short network of the same making as what lies behind it."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..networks._blocks import BasicBlock, he_initialization
+from ..partition import LocalUnit
+from ._base import Auxiliary, Cut, LocalBatch, LocalHead
+from ._copies import Adapter, Readout, check_copied, fresh_copy
+
+
+def auglocal_units(unit: int, units: int, depth: int) -> list[int]:
+    """The later units that the head behind ``unit`` is made like: spread evenly, the last one always among them.
+
+    Args:
+        unit: Index of the unit that the head follows, from 0.
+        units: Number of units of the network.
+        depth: Number of units of the head; all that are left where there are not more.
+    """
+    left = units - 1 - unit
+    if depth >= left:
+        return list(range(unit + 1, units))
+    # Python rounds halves to the even number, and so does the released code.
+    return [round(unit + left / depth * step) for step in range(1, depth + 1)]
+
+
+def auglocal_depths(depth: int, modules: int, pyramid: float = 0.5) -> list[int]:
+    """Depths of the heads from the first to the last.
+
+    They fall linearly from ``depth`` towards 1, ``pyramid`` of the way. Where that share does not reach the next whole
+    number, as with ``depth=2`` and ``pyramid=0.5``, they do not fall at all.
+
+    Args:
+        depth: Depth of the first head.
+        modules: Number of modules, one more than heads.
+        pyramid: Share of the way to 1 that the last head goes, 0 to 1.
+    """
+    shares = [pyramid * head / (modules - 2) if modules > 2 else 0.0 for head in range(modules - 1)]
+    return [max(1, round(depth * (1 - share) + share)) for share in shares]
+
+
+class AugLocal(Auxiliary):
+    """A head of ``depth`` units like those behind the module, evenly chosen, with weights of its own.
+
+    Paper: https://arxiv.org/abs/2402.17318. Basic blocks of this project's CIFAR ResNets are built anew for the width
+    they get, as in the released code: a block halves the image for each doubling of the width, but once at most, and
+    leaves the rest to the next. Units of other networks are copied as they are, behind a 1x1 convolution (tokens: a
+    linear layer) where the shape does not fit; the released code has no such networks. Unlike there, a head of depth 1
+    has no batch normalisation in front of its classifier, so a batch of one image does no harm.
+
+    Args:
+        depth: Units of the first head, 2 (the released code uses 1 to 5 for ResNet-32 and ResNet-110, 4 for ResNet-34
+            on ImageNet).
+        pyramid: How far towards 1 the depth falls from the first head to the last: 0 not at all, 1 all the way. 0.5 is
+            the released code's.
+        merge_last: Where the network is cut after every unit, keep the last ``depth + 1`` units and the classifier
+            together, as in the released code for CIFAR; False cuts there too, as in its code for ImageNet.
+
+    Raises:
+        InputError: If ``depth`` is less than 1 or ``pyramid`` is outside [0, 1].
+    """
+
+    def __init__(self, depth: int = 2, *, pyramid: float = 0.5, merge_last: bool = True) -> None:
+        if depth < 1:
+            raise InputError(f"depth must be at least 1 but is {depth}")
+        if not 0 <= pyramid <= 1:
+            raise InputError(f"pyramid must lie in [0, 1] but is {pyramid}")
+        self.depth = depth
+        self.pyramid = pyramid
+        self.kept_units = depth + 1 if merge_last else 1
+
+    def build(self, cut: Cut) -> LocalHead:
+        """The head behind one module."""
+        depth = auglocal_depths(self.depth, cut.count + 1, self.pyramid)[cut.index]
+        chosen = [cut.units[index] for index in auglocal_units(cut.unit, len(cut.units), depth)]
+        layers: list[nn.Module] = []
+        shape = cut.features
+        if all(_basic_block(unit) for unit in chosen):
+            layers = _basic_blocks(shape[1], chosen)
+        else:
+            for unit in chosen:
+                check_copied(unit, "AugLocal")
+                if shape[1:] != unit.inputs[1:]:
+                    layers.append(Adapter(shape, unit.inputs, channels_last=cut.channels_last))
+                layers.append(fresh_copy(nn.Sequential(*unit)))
+                shape = unit.outputs
+        tail = cut.partition.tail
+        layers += [fresh_copy(layer) for layer in tail]
+        if not tail.complete:
+            tokens = cut.units[-1].outputs
+            readout = Readout(
+                tokens,
+                cut.num_classes,
+                channels_last=cut.channels_last,
+                class_token=len(tokens) == 3 and math.isqrt(tokens[1]) ** 2 != tokens[1],
+            )
+            layers.append(readout)
+        return ClassifierHead(nn.Sequential(*layers))
+
+
+class ClassifierHead(LocalHead):
+    """Trains a module by the objective on its own logits.
+
+    Args:
+        layers: From the module's features to logits.
+    """
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, features: Tensor, batch: LocalBatch) -> Tensor:
+        """Losses ``(N,)``."""
+        return batch.classify(self.layers(features))
+
+
+def _basic_block(unit: LocalUnit) -> bool:
+    block = unit[0] if len(unit) == 1 else None
+    return isinstance(block, BasicBlock) and not block.pre_activation
+
+
+def _basic_blocks(width: int, units: list[LocalUnit]) -> list[nn.Module]:
+    """Blocks of the units' widths; each halving that a width asks for is done by it or a later one."""
+    blocks: list[nn.Module] = []
+    owed = 0
+    for unit in units:
+        wanted = unit.outputs[1]
+        owed += int(math.log2(wanted // width))
+        stride = 2 if owed > 0 else 1
+        owed -= stride - 1
+        blocks.append(BasicBlock(width, wanted, stride=stride))
+        width = wanted
+    for block in blocks:
+        he_initialization(block)
+    return blocks

@@ -1,0 +1,304 @@
+"""Modules are trained apart, with as little memory as that allows, and the rest is as in Classification."""
+
+import copy
+import gc
+
+import pytest
+import torch
+from helpers import trainer, weights
+from lightning.pytorch import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning_recipes.modules.auxiliary import DGL, AugLocal
+from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.losses import ATS, AttentionTransfer
+from lightning_recipes.modules.objectives import CrossEntropy, Distillation
+from lightning_recipes.recipes import Classification, LocalLearning
+from settings import digits, local, teacher
+from torch import nn
+
+
+def fit(model, *, data=None, callbacks=(), **options):
+    run = trainer(**{"max_epochs": 2, "callbacks": list(callbacks), **options})
+    run.fit(model, data or digits())
+    return run
+
+
+class Step(Callback):
+    """Calls a function with the recipe when a step's gradients are there."""
+
+    def __init__(self, look):
+        self.look = look
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.look(pl_module)
+
+
+def with_gradient(model):
+    return {name for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_one_module_is_classification_bit_for_bit():
+    torch.manual_seed(0)
+    arguments = {"in_chans": 1, "image_size": 8, "network_args": {"depth": 2, "width": 8}, "mixup": 0.5}
+    plain = Classification("convnet", 10, **arguments)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    cut = LocalLearning("convnet", 10, num_modules=1, auxiliary=AugLocal(), **arguments)
+    assert torch.equal(state, torch.get_rng_state())
+    for model in (plain, cut):
+        fit(model, gradient_clip_val=0.5)
+    assert all(
+        torch.equal(value, weights(plain)[name]) for name, value in weights(cut).items() if name in weights(plain)
+    )
+    assert list(plain.state_dict()) == list(cut.state_dict())
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_no_gradient_crosses_a_cut(index):
+    model, seen = local(AugLocal(1, merge_last=False)), []
+    learn, backward = model._learn, model.backward
+    model._learn = lambda k, loss: learn(k, loss) if k == index else None
+    model.backward = lambda loss: backward(loss) if model._within_step or index == 2 else None
+    look = Step(lambda model: seen.append(with_gradient(model)))
+    fit(model, callbacks=[look], limit_train_batches=1, max_epochs=1)
+    assert seen == [set(model._groups[index])]
+    own = (f"network.blocks.{index}", f"heads.{index}", *(["network.classifier"] if index == 2 else []))
+    assert all(name.startswith(own) for name in seen[0])
+
+
+def test_every_parameter_belongs_to_one_module_and_is_trained():
+    model = local(AugLocal(1, merge_last=False))
+    names = [name for group in model._groups for name in group]
+    assert sorted(names) == sorted(dict(model.named_parameters()))
+    before = weights(model)
+    fit(model, max_epochs=1)
+    assert all(not torch.equal(before[name], value) for name, value in weights(model).items() if name in names)
+
+
+def test_steps_within_the_loop_equal_one_step_at_the_end():
+    results = []
+    for step_per_module in (False, True):
+        torch.manual_seed(0)
+        model = local(AugLocal(1, merge_last=False), step_per_module=step_per_module)
+        run = fit(model, gradient_clip_val=0.05)
+        assert run.global_step == 6
+        results.append(weights(model))
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+class Live:
+    """Bytes that autograd keeps at each moment, parameters left out."""
+
+    def __init__(self, model):
+        self.known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self.live, self.peak = {}, 0
+
+    def pack(self, tensor):
+        storage = tensor.untyped_storage()
+        key = storage.data_ptr()
+        if key in self.known:
+            return lambda: tensor
+        self.live[key] = self.live.get(key, [0, storage.nbytes()])
+        self.live[key][0] += 1
+        self.peak = max(self.peak, self.now)
+        return _Kept(self, key, tensor.detach())
+
+    @property
+    def now(self):
+        return sum(size for count, size in self.live.values() if count)
+
+
+class _Kept:
+    def __init__(self, live, key, tensor):
+        self.owner, self.key, self.tensor = live, key, tensor
+
+    def __call__(self):
+        return self.tensor
+
+    def __del__(self):
+        self.owner.live[self.key][0] -= 1
+
+
+def peak(depth, modules):
+    """Peak of what autograd keeps for a network of equal blocks, and what is left of each module after its step."""
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()) for _ in range(depth)]
+    network = nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU()), *blocks, nn.Flatten(), nn.Linear(512, 10)
+    )
+    model = LocalLearning(network, 10, auxiliary=DGL("linear"), num_modules=modules, in_chans=1, image_size=8)
+    live, left = Live(model), []
+    learn = model._learn
+
+    def watched(index, loss):
+        learn(index, loss)
+        del loss
+        gc.collect()
+        left.append(live.now)
+
+    model._learn = watched
+    with torch.autograd.graph.saved_tensors_hooks(live.pack, lambda kept: kept()):
+        fit(model, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    return live.peak, left
+
+
+def test_a_modules_memory_is_free_before_the_next_begins():
+    bytes_of_a_map = 32 * 8 * 8 * 8 * 4
+    shallow, _ = peak(4, 5)
+    deep, left = peak(8, 9)
+    assert deep == shallow
+    # What is left is the features that the loss of the loop still holds, less than a module's.
+    assert all(size <= bytes_of_a_map for size in left)
+    assert peak(8, 1)[0] > 2 * deep
+
+
+def test_every_head_gets_the_objective_and_the_context_once_a_batch():
+    class Counted(CrossEntropy):
+        def context(self, images, labels):
+            calls.append("context")
+            return "known"
+
+        def forward(self, logits, labels, context=None):
+            assert context == "known"
+            calls.append("loss")
+            return super().forward(logits, labels)
+
+    calls: list[str] = []
+    fit(local(DGL("linear"), objective=Counted()), max_epochs=1, limit_val_batches=0)
+    assert calls == ["context", "loss", "loss", "loss"] * 3
+
+
+def test_weights_reach_every_head_and_scores_are_the_last_ones():
+    class Half(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            pl_module.sample_weights = torch.zeros(len(batch[0]))
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            logits = pl_module(batch[0])
+            torch.testing.assert_close(
+                pl_module.sample_losses, nn.functional.cross_entropy(logits, batch[1], reduction="none")
+            )
+
+    model = local(AugLocal(1, merge_last=False), optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    before = weights(model)
+    fit(model, callbacks=[Half()], limit_val_batches=0)
+    assert all(torch.equal(before[name], value) for name, value in weights(model).items())
+
+
+def test_evaluation_knows_nothing_of_the_heads():
+    model = local(AugLocal(1, merge_last=False)).eval()
+    images = torch.randn(3, 1, 8, 8)
+    expected = model(images)
+    for head in model.heads:
+        for parameter in head.parameters():
+            parameter.data.fill_(float("nan"))
+    assert torch.equal(model(images), expected)
+    assert not any(module._forward_hooks for module in model.network.modules())
+    plain = Classification(copy.deepcopy(model.network), 10, in_chans=1)
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("heads.")})
+    one = LocalLearning(copy.deepcopy(model.network), 10, in_chans=1, num_modules=1)
+    one.load_state_dict(model.state_dict())
+    assert torch.equal(one.eval()(images), expected)
+
+
+def test_each_module_is_clipped_by_itself():
+    norms = []
+
+    class Norms(Callback):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer):
+            pass
+
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            norms.append(
+                [
+                    torch.stack([p.grad.norm() for p in pl_module.module_parameters(k) if p.grad is not None])
+                    .norm()
+                    .item()
+                    for k in range(3)
+                ]
+            )
+
+    fit(local(AugLocal(1, merge_last=False)), gradient_clip_val=0.01, callbacks=[Norms()], max_epochs=1)
+    assert all(norm == pytest.approx(0.01, rel=1e-3) for step in norms for norm in step)
+
+
+def test_accumulated_batches_equal_one_large_batch():
+    results = []
+    for batch_size, accumulate in ((32, 1), (16, 2)):
+        torch.manual_seed(0)
+        model = local(AugLocal(1, merge_last=False))
+        run = fit(model, data=digits(batch_size=batch_size, subset=10), accumulate_grad_batches=accumulate)
+        assert run.global_step == 6
+        results.append(weights(model))
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_an_overflow_in_one_module_skips_the_step_of_all_and_lowers_the_scale_once():
+    """The step after it has the size it should have, in every module."""
+
+    class FirstFails(Callback):
+        def __init__(self, overflow):
+            self.overflow, self.scales = overflow, []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.before = weights(pl_module)
+            self.first = batch_idx == 0
+            bias = pl_module.network.blocks[0][0].bias
+            hook = bias.register_hook(lambda gradient: gradient / (0 if self.first and self.overflow else 1))
+            self.remove = hook.remove
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            if self.first and not self.overflow:
+                optimizer.zero_grad()
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.remove()
+            self.step = {name: value - self.before[name] for name, value in weights(pl_module).items()}
+            if self.first:
+                assert all((step == 0).all() for step in self.step.values())
+            if self.overflow:
+                self.scales.append(trainer.precision_plugin.scaler.get_scale())
+
+    start, steps = local(DGL("linear"), optimizer=lambda p: torch.optim.SGD(p, lr=0.1), lr_scheduler=None), []
+    for overflow in (True, False):
+        look = FirstFails(overflow)
+        half = [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=8.0))] if overflow else []
+        options = {"plugins": half, "max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 0}
+        fit(copy.deepcopy(start), callbacks=[look], **options)
+        assert look.scales == ([4.0, 4.0] if overflow else [])
+        steps.append(look.step)
+    for name, step in steps[1].items():
+        torch.testing.assert_close(steps[0][name], step, rtol=0.05, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"auxiliary": None}, "auxiliary must be given"),
+        ({"image_size": None}, "image_size must be given"),
+        ({"compile": True}, "compile does not go"),
+        ({"num_modules": 4}, "num_modules must lie in 1..3"),
+        ({"units_per_module": 0}, "units_per_module must be at least 1"),
+        ({"auxiliary": AugLocal(2)}, "no cut is left"),
+        ({"mean": [0.0, 0.0]}, "one value for each"),
+    ],
+)
+def test_what_cannot_be_is_refused_when_it_is_built(arguments, message):
+    arguments = dict(arguments)
+    with pytest.raises(InputError, match=message):
+        local(arguments.pop("auxiliary", DGL("linear")), **arguments)
+
+
+def test_features_of_the_whole_network_are_refused():
+    loss = AttentionTransfer(student_layers=["blocks.0"], teacher_layers=["blocks.0"])
+    other = local(DGL("linear")).network
+    with pytest.raises(InputError, match="features of the whole network"):
+        local(DGL(), objective=Distillation(other, loss))
+    local(DGL(), objective=Distillation(teacher(), ATS()))
+
+
+@pytest.mark.parametrize("options", [{"accumulate_grad_batches": 2}])
+def test_steps_within_the_loop_refuse_what_looks_at_all_gradients(options):
+    with pytest.raises(InputError, match="step_per_module"):
+        fit(local(DGL("linear"), step_per_module=True), **options)
