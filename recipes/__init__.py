@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .classification import Classification
+    from .dataset_distillation import DatasetDistillation
 
-__all__ = ["Classification"]
+__all__ = ["Classification", "DatasetDistillation"]
 
-_MODULES = {"Classification": "classification"}
+_MODULES = {"Classification": "classification", "DatasetDistillation": "dataset_distillation"}
 
 
 def __getattr__(name: str) -> Any:
