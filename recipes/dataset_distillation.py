@@ -192,7 +192,7 @@ class DatasetDistillation(SetEvaluation, LightningModule):
     def _real_batches(self) -> Any:
         """Batches of the training images, without augmentation where the datamodule offers that."""
         datamodule = getattr(self.trainer, "datamodule", None)
-        if hasattr(datamodule, "plain_train_dataloader"):
+        if datamodule is not None and hasattr(datamodule, "plain_train_dataloader"):
             return datamodule.plain_train_dataloader()
         source = self.trainer.fit_loop._data_source
         if source.instance is self:
