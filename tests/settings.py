@@ -27,10 +27,13 @@ from lightning_recipes.modules.attacks import PGD
 from lightning_recipes.modules.auxiliary import DGL, AugLocal, Auxiliary
 from lightning_recipes.modules.losses import ATS, DIST, DKD, ISATS, KD, LSKD, AttentionTransfer, FitNet
 from lightning_recipes.modules.lr_schedules import CosineSchedule
+from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching, Matching
 from lightning_recipes.modules.networks import BlockNetwork, create_network
 from lightning_recipes.modules.objectives import LTD, CrossEntropy, DeiTLT, Distillation, VariedCrossEntropy
 from lightning_recipes.modules.sampling import isolated_rng
-from lightning_recipes.recipes import AdversarialClassification, Classification, LocalLearning
+from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
+from lightning_recipes.modules.small_set_training import SmallSetTraining
+from lightning_recipes.recipes import AdversarialClassification, Classification, DatasetDistillation, LocalLearning
 from torch import nn
 
 
@@ -125,6 +128,25 @@ def adversarial(**arguments) -> AdversarialClassification:
     )
 
 
+def dataset_distillation(matching: Matching, **arguments) -> DatasetDistillation:
+    """Three steps an epoch on two images of each class, and a network trained for three epochs to measure them."""
+    return DatasetDistillation(
+        10,
+        **{
+            "in_chans": 1,
+            "image_size": 8,
+            "network_args": {"depth": 2, "width": 8},
+            "matching": matching,
+            "images_per_class": 2,
+            "init": "noise",
+            "batch_real": 8,
+            "steps_per_epoch": 3,
+            "training": SmallSetTraining(3),
+            **arguments,
+        },
+    )
+
+
 def score_file(scores: torch.Tensor | None = None) -> str:
     """A file of these scores, or one that is yet to be written."""
     path = Path(tempfile.mkdtemp()) / "scores.safetensors"
@@ -146,6 +168,7 @@ class Setting:
             mixing of samples, no random numbers per process.
         selects_samples: Whether it chooses the training samples, which only one technique of a run can.
         refuses_mixing: Whether it needs images that are not mixed by Mixup or CutMix.
+        makes_images: Whether it trains images and no network: it then refuses callbacks that select samples.
     """
 
     name: str
@@ -155,6 +178,7 @@ class Setting:
     ddp_equals_single: bool = True
     selects_samples: bool = False
     refuses_mixing: bool = False
+    makes_images: bool = False
 
 
 SETTINGS = [
@@ -187,6 +211,18 @@ SETTINGS = [
     Setting("ucb", callbacks=lambda: [UCB(0.3, every=2)], selects_samples=True),
     Setting("epsilon_greedy", callbacks=lambda: [EpsilonGreedy(0.3, every=2)], selects_samples=True),
     Setting("seta", callbacks=lambda: [SeTa(delta=1.0)], selects_samples=True),
+    Setting(
+        "datadam",
+        model=lambda: dataset_distillation(DataDAM(), augmentation=SiameseAugmentation()),
+        makes_images=True,
+    ),
+    Setting("dm", model=lambda: dataset_distillation(DistributionMatching()), makes_images=True),
+    Setting("dc", model=lambda: dataset_distillation(GradientMatching(2, 1)), makes_images=True),
+    Setting(
+        "dsa",
+        model=lambda: dataset_distillation(GradientMatching(2, 1), augmentation=SiameseAugmentation()),
+        makes_images=True,
+    ),
 ]
 
 # Further ways to run a technique that the suites put through the same tests, but that have no recipe of their own.
