@@ -308,7 +308,7 @@ def test_wrong_arguments_are_refused(arguments, message):
 def test_statistics_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match=r"mean \[0.5\] must have one value for each of in_chans=3 channels"):
         AdversarialClassification("convnet", 10, image_size=8, mean=[0.5], std=[0.25])
-    with pytest.raises(InputError, match=r"mean \[0.5\] and std \[0.25, 1\] must have one value"):
+    with pytest.raises(InputError, match=r"std \[0.25, 1\] must have one value for each of in_chans=1"):
         AdversarialClassification("convnet", 10, in_chans=1, image_size=8, mean=[0.5], std=[0.25, 1])
     with pytest.raises(InputError, match=r"std must be positive but is \[0\]"):
         AdversarialClassification("convnet", 10, in_chans=1, image_size=8, mean=[0.5], std=[0])
