@@ -10,8 +10,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ..modules.errors import InputError
-from ..modules.normalised import Normalised
-from ..modules.robustness import load_autoattack, robustness
+from ..modules.normalised import Normalised, channel_statistics
+from ..modules.robustness import load_autoattack, masking_signs, robustness
+from ._once import refuse_second
 
 
 class AutoAttack(Callback):
@@ -25,24 +26,24 @@ class AutoAttack(Callback):
     Args:
         images: Number of test images, the first of each process's share of them; None is all, as published results
             are.
-        eps: Radius of the attacks in pixel units.
+        eps: Radius of the attacks in pixel units; None is that of the module's ``attack``, or 8/255 if it has none.
         norm: Shape of the ball: the largest change of a pixel ("linf"), or the Euclidean length of all changes of an
-            image ("l2").
+            image ("l2"); None is that of the module's ``attack``, or "linf".
         mean: What the data subtracts from each channel of its pixels; None asks the data.
         std: What it then divides each channel by; None asks the data.
         batch_size: Images attacked at once.
 
     Raises:
-        InputError: If ``images`` is not positive, or, when a test starts, the extra is not installed or the data does
-            not say its ``mean`` and ``std``.
+        InputError: If an argument is out of its range, or, when a test starts, the extra is not installed, the data
+            does not say its ``mean`` and ``std``, or the callback is given twice.
     """
 
     def __init__(
         self,
         images: int | None = 1000,
         *,
-        eps: float = 8 / 255,
-        norm: Literal["linf", "l2"] = "linf",
+        eps: float | None = None,
+        norm: Literal["linf", "l2"] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         batch_size: int = 250,
@@ -50,9 +51,15 @@ class AutoAttack(Callback):
         for name, value in (("images", images), ("eps", eps), ("batch_size", batch_size)):
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be positive but is {value}")
+        if norm not in ("linf", "l2", None):
+            raise InputError(f"norm must be linf or l2 but is {norm!r}")
+        if (mean is None) != (std is None):
+            raise InputError(f"mean and std must be given together, but they are {mean} and {std}")
+        if mean is not None:
+            channel_statistics(mean, std, in_chans=len(mean))
         self.images = images
         self.eps = eps
-        self.norm: Literal["linf", "l2"] = norm
+        self.norm = norm
         self.mean = mean
         self.std = std
         self.batch_size = batch_size
@@ -62,6 +69,7 @@ class AutoAttack(Callback):
         """Find out whether it can be done, before the test."""
         if stage != "test":
             return
+        refuse_second(trainer, self)
         load_autoattack()
         self._statistics(trainer)
 
@@ -73,9 +81,9 @@ class AutoAttack(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         """Keep the images."""
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2 or batch[0].ndim != 4 or batch[1].ndim != 1:
+            raise InputError("AutoAttack needs batches that are pairs of images (N, C, H, W) and class indices (N,)")
         images, labels = batch
-        if labels.ndim != 1:
-            raise InputError(f"AutoAttack needs labels that are class indices (N,), but they are {tuple(labels.shape)}")
         kept = sum(len(labels) for _, labels in self._batches)
         # A share for each process, the first ones rounded up.
         wanted = None if self.images is None else (self.images + trainer.world_size - 1) // trainer.world_size - kept
@@ -84,30 +92,39 @@ class AutoAttack(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attack them."""
+        if not self._batches:
+            raise InputError("AutoAttack found no test images: trainer.limit_test_batches leaves none")
         images, labels = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
         self._batches = []
         mean, std = self._statistics(trainer)
-        _say(f"AutoAttack, {self.norm}, eps {self.eps:.4f}, on {len(images):,} test images: this takes a while")
+        attack = getattr(pl_module, "attack", None)
+        eps = self.eps or getattr(attack, "eps", 8 / 255)
+        norm: Any = self.norm or getattr(attack, "norm", "linf")
+        number = int(_sum(trainer, torch.tensor([float(len(images))], device=pl_module.device)))
+        _say(f"AutoAttack, {norm}, eps {eps:.4f}, on {number:,} test images: this takes a while")
         # What is made in inference mode cannot be part of a graph.
         with torch.inference_mode(False):
             network = Normalised(pl_module, mean, std).to(pl_module.device)
-            result = robustness(
+            found = robustness(
                 network,
                 images.clone() * network.std.cpu() + network.mean.cpu(),
                 labels.clone(),
-                eps=self.eps,
-                norm=self.norm,
+                eps=eps,
+                norm=norm,
                 batch_size=self.batch_size,
                 seed=trainer.global_rank,
             )
-        for name, value in result.accuracies.items():
-            pl_module.log(f"test/{name}_accuracy", value, batch_size=len(images), sync_dist=True)
-        pl_module.log("test/masking_signs", float(len(result.doubts)), sync_dist=True, reduce_fx="max")
-        for doubt in result.doubts:
-            _say(f"warning: gradients may be masked: {doubt}")
-        if not result.doubts:
+        right = torch.tensor([value * len(images) for value in found.accuracies.values()], device=pl_module.device)
+        accuracies = dict(zip(found.accuracies, (_sum(trainer, right) / number).tolist(), strict=True))
+        signs = masking_signs(accuracies) + found.warnings
+        for name, value in accuracies.items():
+            pl_module.log(f"test/{name}_accuracy", value, batch_size=number)
+        pl_module.log("test/masking_signs", float(len(signs)), batch_size=number)
+        for sign in signs:
+            _say(f"warning: gradients may be masked: {sign}")
+        if not signs:
             _say("no sign of masked gradients was found")
-        _say(f"accuracy under AutoAttack {result.accuracies['autoattack']:.4f}, clean {result.accuracies['clean']:.4f}")
+        _say(f"accuracy under AutoAttack {accuracies['autoattack']:.4f}, clean {accuracies['clean']:.4f}")
 
     def _statistics(self, trainer: Trainer) -> tuple[list[float], list[float]]:
         data = getattr(trainer, "datamodule", None)
@@ -119,6 +136,11 @@ class AutoAttack(Callback):
                 " std [1, 1, 1] for images in pixel units"
             )
         return list(mean), list(std)
+
+
+def _sum(trainer: Trainer, values: Tensor) -> Tensor:
+    """Over all processes."""
+    return trainer.strategy.reduce(values, reduce_op="sum") if trainer.world_size > 1 else values  # type: ignore
 
 
 @rank_zero_only

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from ..modules.errors import InputError
+from ..modules.strategies import keeps_weights_whole
+from ._once import refuse_second
 
 
 class AWP(Callback):
@@ -22,7 +27,7 @@ class AWP(Callback):
     ``gamma`` · ‖w‖ · g / ‖g‖; the training step then sees these weights, and before the optimizer's step they are put
     back, bit for bit. Biases and the weights of normalisation, which have one dimension, stay. Costs one forward and
     backward pass a step more; `AdversarialClassification` attacks its images once for both. The first pass leaves no
-    trace in buffers, such as batch statistics, and is not logged.
+    trace in buffers, such as batch statistics, nor in metrics of torchmetrics, and is not logged.
 
     Unlike the authors' code, the optimizer's step, weight decay included, starts from the weights as they were. Several
     processes move their weights alike, by the mean of their gradients.
@@ -51,23 +56,24 @@ class AWP(Callback):
         """Refuse what it cannot work with, and go behind the callbacks that set the weights of samples."""
         if stage != "fit":
             return
+        refuse_second(trainer, self)
         if not pl_module.automatic_optimization:
             raise InputError(
                 f"AWP computes the loss of a step, but {type(pl_module).__name__} optimizes manually: leave it out"
             )
-        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        if not keeps_weights_whole(trainer.strategy):
             raise InputError(
                 f"AWP needs whole weights in each process, but {type(trainer.strategy).__name__} splits them:"
                 " --trainer.strategy ddp"
             )
+        others: list[Callback] = [other for other in trainer.callbacks if other is not self]  # type: ignore
+        place = next((i for i, other in enumerate(others) if isinstance(other, Checkpoint)), len(others))
         # A new list, as the trainer is going through the old one.
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        trainer.callbacks = sorted(  # type: ignore[attr-defined]
-            callbacks, key=lambda callback: (isinstance(callback, Checkpoint), callback is self)
-        )
+        trainer.callbacks = [*others[:place], self, *others[place:]]  # type: ignore[attr-defined]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Move the weights."""
+        self._restore()  # of a batch that was started and left out
         if not self.gamma or trainer.current_epoch < self.first_epoch:
             return
         weights = [weight for weight in pl_module.parameters() if weight.requires_grad and weight.ndim > 1]
@@ -91,6 +97,14 @@ class AWP(Callback):
         """Put them back also after a step without a backward pass."""
         self._restore()
 
+    def on_train_epoch_end(self, *args: Any) -> None:
+        """Put them back also after a batch that was started and left out."""
+        self._restore()
+
+    def on_validation_start(self, *args: Any) -> None:
+        """Put them back before they are measured."""
+        self._restore()
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put them back before anything is saved."""
         self._restore()
@@ -107,29 +121,55 @@ def _gradients(
 ) -> list[Tensor | None]:
     """Gradients of the batch's loss, whose computation leaves no trace but in the global random generators."""
     module: Any = pl_module
+    with _rehearsal(module):
+        with trainer.precision_plugin.train_step_context():
+            output = module.training_step(batch, batch_idx)
+        loss = output["loss"] if isinstance(output, dict) else output
+        if loss is None:
+            gradients: tuple[Tensor | None, ...] = (None,) * len(weights)
+        else:
+            # Half precision needs its loss scaled up; the length of a gradient does not matter here.
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            loss = loss.mean() if scaler is None else scaler.scale(loss.mean())
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    if trainer.world_size == 1:
+        return list(gradients)
+    # One sum of all, in which every process takes part whatever it has.
+    parts = [
+        weight.new_zeros(weight.shape) if part is None else part
+        for weight, part in zip(weights, gradients, strict=True)
+    ]
+    joint = torch.cat([part.flatten() for part in parts])
+    torch.distributed.all_reduce(joint)
+    return [
+        part.view_as(weight) for part, weight in zip(joint.split([w.numel() for w in weights]), weights, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def _rehearsal(module: Any) -> Iterator[None]:
+    """Nothing is logged, and buffers and metrics are afterwards as they were."""
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    metrics = [
+        (metric, copy.deepcopy(metric.metric_state), metric._update_count)
+        for metric in module.modules()
+        if isinstance(metric, Metric)
+    ]
+    hidden = {name: vars(module)[name] for name in ("rehearsing", "log", "log_dict") if name in vars(module)}
     module.rehearsing = True
     module.log = module.log_dict = _ignore
     try:
-        with trainer.precision_plugin.train_step_context():
-            output = module.training_step(batch, batch_idx)
+        yield
     finally:
         del module.rehearsing, module.log, module.log_dict
-    loss = output["loss"] if isinstance(output, dict) else output
-    if loss is None:
-        return [None] * len(weights)
-    # Half precision needs its loss scaled up; the length of a gradient does not matter here.
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    loss = loss.mean() if scaler is None else scaler.scale(loss.mean())
-    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-    if trainer.world_size > 1:
-        for gradient in gradients:
-            if gradient is not None:
-                torch.distributed.all_reduce(gradient)
-    with torch.no_grad():
-        for buffer, values in buffers:
-            buffer.copy_(values)
-    return list(gradients)
+        vars(module).update(hidden)
+        with torch.no_grad():
+            for buffer, values in buffers:
+                buffer.copy_(values)
+        for metric, state, count in metrics:
+            for name, value in state.items():
+                setattr(metric, name, value)
+            metric._update_count, metric._computed = count, None
 
 
 def _ignore(*args: Any, **kwargs: Any) -> None:

@@ -98,16 +98,14 @@ class PGD:
         """
         return cls(eps, eps, 1, start="image")
 
-    def with_steps(self, steps: int) -> PGD:
-        """The same attack with another number of steps, and another start than that of TRADES, which is a weak one.
+    def for_evaluation(self, steps: int) -> PGD:
+        """The same attack with other steps, to measure by: from random starts, and not too long for the ball.
 
         Args:
-            steps: Number of steps.
+            steps: Number of steps, each of at most a quarter of eps.
         """
         other = copy.copy(self)
-        other.steps = steps
-        if self.start == "gaussian":
-            other.start = "uniform"
+        other.steps, other.step_size, other.start = steps, min(self.step_size, self.eps / 4), "uniform"
         return other
 
     def __call__(

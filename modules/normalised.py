@@ -39,13 +39,15 @@ class Normalised(nn.Module):
         self.network = network
         self.memory_format = memory_format
         if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
-            mean, std = channel_statistics(list(mean), list(std), in_chans=len(mean))
+            mean, std = channel_statistics([float(m) for m in mean], [float(s) for s in std], in_chans=len(mean))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
+        weight = next(network.parameters(), None)
+        self._dtype = torch.get_default_dtype() if weight is None else weight.dtype
 
     def forward(self, pixels: Tensor) -> Tensor:
         """What the network says of images ``(N, C, H, W)`` in pixel units."""
-        return self.network(arranged((pixels - self.mean) / self.std, self.memory_format))
+        return self.network(arranged(((pixels - self.mean) / self.std).to(self._dtype), self.memory_format))
 
 
 def channel_statistics(

@@ -24,8 +24,13 @@ class Robustness:
 
     accuracies: dict[str, float]
     """By attack: ``clean``, ``fgsm``, ``pgd20``, ``pgd100``, ``far``, ``white_box`` and ``autoattack``."""
-    doubts: list[str] = field(default_factory=list)
-    """Signs that gradients are masked, in sentences; none is what one hopes for."""
+    warnings: list[str] = field(default_factory=list)
+    """What `pyautoattack` warned of."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """Signs that gradients are masked, in sentences; none is what one hopes for."""
+        return [*masking_signs(self.accuracies), *self.warnings]
 
 
 def robustness(
@@ -79,6 +84,7 @@ def robustness(
     if norm == "l2" and min(images.shape[2:]) < 5:
         raise InputError(f"norm l2 needs images of 5x5 pixels or more, for Square, but they have {images.shape[2:]}")
     images = images.float().clamp(0, 1)
+    network = _Float32(network)
     device = next((value.device for value in network.parameters()), images.device)
     far = 1.0 if norm == "linf" else float(images[0].numel()) ** 0.5
     attacks = {
@@ -113,7 +119,7 @@ def robustness(
                     changed, _ = suite.run_standard_evaluation(images[left], labels[left], batch_size=batch_size)
                 left = left[_right(network, changed, labels[left], device, batch_size)]
             found[name] = len(left) / len(images)
-    return Robustness(found, [*_doubts(found), *dict.fromkeys(warned)])
+    return Robustness(found, list(dict.fromkeys(warned)))
 
 
 def load_autoattack() -> Any:
@@ -124,12 +130,14 @@ def load_autoattack() -> Any:
     """
     try:
         return import_module("pyautoattack")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "pyautoattack":
+            raise
         raise InputError("AutoAttack needs the extra: pip install 'lightning-recipes[attacks]'") from error
 
 
-def _doubts(found: dict[str, float]) -> list[str]:
-    """Signs of masked gradients; one accuracy is above another if it is by more than a point."""
+def masking_signs(found: dict[str, float]) -> list[str]:
+    """Signs of masked gradients in accuracies by attack; one is above another if it is by more than a point."""
     signs = {
         "fgsm": ("fgsm", "pgd20", "one step of FGSM finds more than 20 of PGD"),
         "steps": ("pgd20", "pgd100", "20 steps of PGD find more than 100"),
@@ -147,6 +155,17 @@ def _doubts(found: dict[str, float]) -> list[str]:
 
 
 _POINT = 0.01
+
+
+class _Float32(nn.Module):
+    """Logits in the precision of the images, whatever the network's is; the attacks mix them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).float()
 
 
 def _share(right: Tensor) -> float:

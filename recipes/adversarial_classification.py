@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -32,9 +33,9 @@ class AdversarialClassification(Classification):
 
     Logged as by `Classification`, with these differences: ``train/robust_accuracy``, of the attacked images, stands in
     the place of ``train/accuracy``; ``val/accuracy`` and ``val/loss`` are of the natural images, and
-    ``val/robust_accuracy`` and ``val/robust_loss``, a cross-entropy, of those attacked by ``eval_attack``; the same of
-    the test images. The best checkpoint is that of the highest ``val/robust_accuracy``, as robust accuracy often falls
-    again while training goes on (https://arxiv.org/abs/2002.11569).
+    ``val/robust_accuracy`` and ``val/robust_loss``, a cross-entropy, of attacked ones; the same of the test images. The
+    best checkpoint is that of the highest ``val/robust_accuracy``, as robust accuracy often falls again while training
+    goes on (https://arxiv.org/abs/2002.11569).
 
     Args:
         network: A timm name, ours (``cifar_resnet32``, ``convnet``, …) among them, or a module that maps images to
@@ -48,8 +49,8 @@ class AdversarialClassification(Classification):
         attack_loss: What the training attack raises: the cross-entropy with the labels ("cross_entropy"), the
             divergence from what the network says of the natural image ("divergence", as in TRADES), or the
             ``objective`` ("objective"). None is "divergence" where ``trades_beta`` is not 0, else "cross_entropy".
-        eval_attack: Attacks validation and test images, with the cross-entropy. None is `PGD` with 20 steps, and eps,
-            norm, range and length of a step of ``attack``. Its random start is that of the run's seed, always.
+        eval_steps: Steps of the attack of validation and test images: ``attack``, on the cross-entropy, with at least
+            4 steps from the middle to the edge of the ball, from random starts, which are those of the run's seed.
         trades_beta: 0 trains on attacked images alone. Else the objective is that of the natural images, and
             ``trades_beta`` times the divergence of the attacked images' probabilities from theirs is added to it:
             TRADES (https://arxiv.org/abs/1901.08573), whose authors use 6. Logged as ``divergence``, unweighted.
@@ -66,7 +67,7 @@ class AdversarialClassification(Classification):
 
     monitor = "val/robust_accuracy"
     train_accuracy = "robust_accuracy"
-    _objects = (*Classification._objects, "attack", "eval_attack")
+    _objects = (*Classification._objects, "attack")
     mean: Tensor
     std: Tensor
 
@@ -79,7 +80,7 @@ class AdversarialClassification(Classification):
         std: Sequence[float] | None = None,
         attack: PGD | None = None,
         attack_loss: Literal["cross_entropy", "divergence", "objective"] | None = None,
-        eval_attack: PGD | None = None,
+        eval_steps: int = 20,
         trades_beta: float = 0.0,
         batch_norm: Literal["alternate", "shared", "dual"] = "alternate",
         **options: Any,
@@ -88,12 +89,16 @@ class AdversarialClassification(Classification):
         if not 0 <= trades_beta < math.inf:
             raise InputError(f"trades_beta must be at least 0, and finite, but is {trades_beta}")
         self.attack = attack or PGD(start="gaussian" if trades_beta else "uniform")
-        self.eval_attack = eval_attack or self.attack.with_steps(20)
-        for name, value in (("attack", self.attack), ("eval_attack", self.eval_attack)):
-            if value.targeted:
-                raise InputError(
-                    f"{name} is targeted, but the labels here are the right classes: set targeted to false"
-                )
+        if self.attack.targeted:
+            raise InputError("attack is targeted, but the labels here are the right classes: set targeted to false")
+        if self.attack.steps * self.attack.step_size < self.attack.eps:
+            rank_zero_warn(
+                f"attack.steps {self.attack.steps} of attack.step_size {self.attack.step_size:g} do not reach"
+                f" attack.eps {self.attack.eps:g}: the attack is a weak one"
+            )
+        if eval_steps < 1:
+            raise InputError(f"eval_steps must be at least 1 but is {eval_steps}")
+        self.eval_attack = self.attack.for_evaluation(eval_steps)
         if batch_norm not in ("alternate", "shared", "dual"):
             raise InputError(f"batch_norm must be alternate, shared or dual but is {batch_norm!r}")
         if batch_norm != "alternate" and not trades_beta:
@@ -116,7 +121,6 @@ class AdversarialClassification(Classification):
         self.natural_norm = SecondBatchNorm(self.network) if batch_norm == "dual" else None
         for name, values in zip(("mean", "std"), channel_statistics(mean, std, in_chans=self.in_chans), strict=True):
             self.register_buffer(name, values, persistent=False)
-        self._batch: Any = None
         self._key: tuple[int, ...] = ()
         self._attacked: Tensor | None = None
         self.robust_accuracy = nn.ModuleDict(
@@ -129,22 +133,19 @@ class AdversarialClassification(Classification):
         return Normalised(self.network, self.mean, self.std, memory_format=self.memory_format)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss of a batch, as a scalar; computed again for the same batch, it takes the attacked images as they are."""
-        if batch is not self._batch:
-            self._batch, self._attacked = batch, None
+        """Loss of a batch, as a scalar."""
         self._key = (run_seed(), self.current_epoch, batch_idx, self.global_rank, _STREAM)
         return super().training_step(batch, batch_idx)
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Forget the attacked images."""
-        self._batch = self._attacked = None
 
     def _training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         images = arranged(images, self.memory_format)
         context = self._context(images, labels)
-        if self._attacked is None:
+        # A rehearsal attacks for the step behind it, which is of the same batch.
+        if self._attacked is None or self.rehearsing:
             self._attacked = self._attack(images, labels, context)
         attacked = self._normalised(self._attacked)
+        if not self.rehearsing:
+            self._attacked = None
         if not self.trades_beta:
             logits = self(attacked)
             return logits, *self.objective.parts(logits, labels, context)
@@ -187,7 +188,8 @@ class AdversarialClassification(Classification):
         if first and len(images):
             pixels = self._pixels(images)
             low, high = pixels.min().item(), pixels.max().item()
-            if low < self.attack.low - 1e-3 or high > self.attack.high + 1e-3:
+            tolerance = max(1e-3, 4 * torch.finfo(images.dtype).eps)
+            if low < self.attack.low - tolerance or high > self.attack.high + tolerance:
                 raise InputError(
                     f"attack.low {self.attack.low} and attack.high {self.attack.high} must be the range of the pixels,"
                     f" but a {stage} batch has pixels from {low:.3f} to {high:.3f}: set mean and std to what the data"
@@ -199,7 +201,7 @@ class AdversarialClassification(Classification):
         return images * self.std + self.mean
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        return (pixels - self.mean) / self.std
+        return ((pixels - self.mean) / self.std).to(self.mean.dtype)
 
 
 def _divergence(logits: Tensor, labels: Tensor, *, natural: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
 from ..modules.auxiliary import Auxiliary, Cut, LocalBatch, LocalHead
@@ -19,6 +18,7 @@ from ..modules.gradient_reduction import GradientReduction
 from ..modules.networks import arranged
 from ..modules.normalised import channel_statistics
 from ..modules.partition import Partition, partition
+from ..modules.strategies import keeps_weights_whole
 from .classification import Classification
 
 
@@ -161,7 +161,7 @@ class LocalLearning(Classification):
         if stage != "fit" or not self.heads:
             return
         strategy, precision = self.trainer.strategy, str(self.trainer.precision)
-        if not isinstance(strategy, (DDPStrategy, SingleDeviceStrategy)):
+        if not keeps_weights_whole(strategy):
             raise InputError(
                 f"strategy {type(strategy).__name__} does not go with LocalLearning: use one device or ddp"
             )

@@ -113,11 +113,18 @@ def two_headed() -> Classification:
     return Classification(TwoHeads(), 10, in_chans=1, objective=objective, lr_scheduler=CosineSchedule)
 
 
-def adversarial(**arguments) -> AdversarialClassification:
+def dual_norms() -> AdversarialClassification:
+    """A network with batch normalisation, of which natural images have a set of their own."""
+    with isolated_rng(0):
+        layers = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(72, 10)
+    return adversarial(network=nn.Sequential(*layers), trades_beta=3.0, batch_norm="dual")
+
+
+def adversarial(network: nn.Module | None = None, **arguments) -> AdversarialClassification:
     """A recipe whose attack begins at the image, as random starts of two processes are not those of one."""
     data = Digits()
     return AdversarialClassification(
-        classification().network,
+        network or classification().network,
         10,
         in_chans=1,
         mean=data.mean,
@@ -238,6 +245,7 @@ VARIANTS = [
         selects_samples=True,
     ),
     Setting("random starts", model=lambda: adversarial(trades_beta=3.0, mixup=0.8), ddp_equals_single=False),
+    Setting("dual norms", model=dual_norms, ddp_equals_single=False),
     Setting("awp", model=adversarial, callbacks=lambda: [AWP(0.01)]),
     Setting("awp elsewhere", callbacks=lambda: [AWP(0.01)]),
     Setting(

@@ -5,12 +5,15 @@ import torch
 import torch.nn.functional as F
 from helpers import trainer, weights
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_recipes.callbacks import AWP, InfoBatch
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.objectives import CrossEntropy
 from settings import adversarial, classification, digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
 
 IMAGES = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(16) % 3
@@ -143,17 +146,91 @@ def test_weights_of_samples_hold_for_both_passes_in_any_order_of_the_callbacks(o
         assert (first is second is None) or torch.equal(first, second)
 
 
-def test_half_precision_without_a_direction_moves_nothing():
-    module, before = Foreign(), BeforeStep()
+def test_a_gradient_without_a_direction_moves_nothing():
+    """As half precision makes them: infinite for one weight, none for another."""
 
-    class Overflow(AWP):
-        pass
+    class Infinite(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, values):
+            return values.clone()
 
-    module.network[4].weight.data.zero_()  # no length, so no move; and no gradient for the layers below it
-    trainer(max_epochs=1, callbacks=[Overflow(0.5), before]).fit(module)
-    for name in ("0.weight", "4.weight"):
-        assert torch.equal(module.seen[1][name], module.seen[0][name])
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient + torch.inf
+
+    class Overflowing(Foreign):
+        def training_step(self, batch, batch_idx):
+            if self.passes == 0:
+                hook = self.network[0].register_forward_hook(lambda layer, inputs, output: Infinite.apply(output))
+            try:
+                return super().training_step(batch, batch_idx)
+            finally:
+                if self.passes == 1:
+                    hook.remove()
+
+    module = Overflowing()
+    trainer(max_epochs=1, callbacks=[AWP(0.05)]).fit(module)
+    assert torch.equal(module.seen[1]["0.weight"], module.seen[0]["0.weight"])
+    assert not torch.equal(module.seen[1]["4.weight"], module.seen[0]["4.weight"])
     assert all(torch.isfinite(value).all() for value in weights(module).values())
+
+
+def test_weights_come_back_when_a_batch_is_left_out():
+    """A module may end an epoch from its `on_train_batch_start`, which comes behind that of the callbacks."""
+
+    class Ending(Foreign):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1
+
+        def validation_step(self, batch, batch_idx):
+            self.validated = weights(self)
+
+        def val_dataloader(self):
+            return self.train_dataloader()
+
+    module = Ending()
+    start = {name: value.clone() for name, value in module.named_parameters()}
+    trainer(max_epochs=2, callbacks=[AWP(0.05)]).fit(module)
+    assert module.passes == 2
+    assert all(torch.equal(value, start[name]) for name, value in module.named_parameters())
+    assert all(torch.equal(module.validated[name], value) for name, value in start.items())
+
+
+def test_metrics_of_the_module_count_each_batch_once():
+    class Measured(Foreign):
+        def __init__(self):
+            super().__init__()
+            self.accuracy = MulticlassAccuracy(3)
+            self.losses = MeanMetric()
+
+        def training_step(self, batch, batch_idx):
+            output = super().training_step(batch, batch_idx)
+            self.accuracy.update(self.network(batch[0]), batch[1])
+            self.losses.update(output["loss"].detach())
+            self.last = output["loss"].detach()
+            return output
+
+    module = Measured()
+    trainer(max_epochs=1, callbacks=[AWP(0.05)]).fit(module)
+    assert module.losses.weight == 1
+    torch.testing.assert_close(module.losses.compute(), module.last)
+    assert int(sum(getattr(module.accuracy, name) for name in ("tp", "fn")).sum()) == 16
+
+
+def test_it_goes_before_checkpoints_and_moves_no_other(tmp_path):
+    others = [InfoBatch(delta=1.0), ModelCheckpoint(tmp_path), BeforeStep()]
+    run = trainer(max_epochs=1, callbacks=[AWP(0.01), *others], enable_checkpointing=True)
+    before = [callback for callback in run.callbacks if not isinstance(callback, AWP)]
+    run.fit(classification(), digits())
+    after = run.callbacks
+    assert [callback for callback in after if not isinstance(callback, AWP)] == before
+    place = next(index for index, callback in enumerate(after) if isinstance(callback, AWP))
+    assert after.index(others[0]) < place < after.index(others[1])
+
+
+def test_a_second_one_is_refused():
+    with pytest.raises(InputError, match="the callback AWP is given twice"):
+        trainer(max_epochs=1, callbacks=[AWP(), AWP()]).fit(Foreign())
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,24 @@ def test_the_end_of_a_test_is_autoattack(recipes):
 
 
 def test_the_attack_is_chosen_on_the_line_and_knows_the_data(recipes):
-    result = recipes(f"{ATTACKED} --model.attack.norm l2 --model.attack.eps 0.5 --model.eval_attack.steps 3")
+    pytest.importorskip("pyautoattack")
+    options = "--model.attack.norm l2 --model.attack.eps 0.5 --model.attack.step_size 0.3 --model.eval_steps 3"
+    result = recipes(f"{ATTACKED} {options} --trainer.callbacks.images 10")
     assert result.code == 0, result.err
-    text = (result.run / "recipe.yaml").read_text()
-    assert "norm: l2" in text
-    assert "val/robust_accuracy" in result.out
+    tested = recipes(f"test -c {result.run}/recipe.yaml --ckpt_path {result.run}/checkpoints/best.ckpt")
+    assert "AutoAttack, l2, eps 0.5000, on 10 test images" in tested.out
+
+
+def test_an_attack_too_short_for_its_ball_is_warned_of(recipes):
+    result = recipes(f"{ATTACKED} --model.attack.eps 0.5")
+    assert any("do not reach attack.eps 0.5: the attack is a weak one" in text for text in result.warnings)
+
+
+def test_autoattack_is_given_once(recipes):
+    pytest.importorskip("pyautoattack")
+    run = recipes(ATTACKED).run
+    options = f"-c {run}/recipe.yaml -c autoattack --ckpt_path {run}/checkpoints/best.ckpt"
+    assert "the callback AutoAttack is given twice" in recipes(f"test {options}").error
 
 
 def test_without_the_extra_training_works_and_a_test_says_what_to_install(recipes, monkeypatch):
@@ -46,6 +59,7 @@ def test_without_the_extra_training_works_and_a_test_says_what_to_install(recipe
         ("--model.attack.norm l1", "model.attack.norm"),
         ("--model.trades_beta -1", "trades_beta must be at least 0"),
         ("--model.batch_norm dual", "batch_norm dual is for training on natural and attacked images"),
+        ("--model.eval_steps 0", "eval_steps must be at least 1 but is 0"),
         ("--trainer.callbacks.images 0", "images must be positive but is 0"),
         ("--model.attak.eps 1", "attak"),
     ],
@@ -59,5 +73,5 @@ def test_wrong_options_are_refused_before_training(recipes, options, message):
 def test_help_lists_the_options_of_both_classes(recipes):
     result = recipes("fit --model.help AdversarialClassification")
     assert result.code in (0, None)
-    for option in ("trades_beta", "eval_attack", "mixup", "lr_interval", "network_args"):
+    for option in ("trades_beta", "eval_steps", "mixup", "lr_interval", "network_args"):
         assert f"--model.init_args.{option}" in result.out or f"--model.{option}" in result.out

@@ -19,7 +19,10 @@ def test_the_network_gets_normalised_images_in_the_format_asked_for():
 
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
-    [([0.5], [1.0, 1.0], "must have one value for each channel"), ([0.5], [-1.0], r"std must be positive but is \[-1")],
+    [
+        ([0.5], [1.0, 1.0], r"std \[1.0, 1.0\] must have one value for each of in_chans=1 channels"),
+        ([0.5], [-1.0], r"std must be positive but is \[-1"),
+    ],
 )
 def test_wrong_statistics_are_refused(mean, std, message):
     with pytest.raises(InputError, match=message):

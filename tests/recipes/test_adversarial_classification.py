@@ -14,6 +14,7 @@ from lightning_recipes.modules.losses import AttentionTransfer
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.modules.objectives import LTD, Distillation
 from lightning_recipes.recipes import AdversarialClassification, Classification
+from lightning_recipes.recipes.cli_callbacks import BestAndLast
 from settings import adversarial, classification, digits, teacher
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -33,6 +34,7 @@ def normalised(network=None, seed=0, **arguments):
 
 def step(model):
     """Logits, losses and terms of a training batch of natural images, and the attacked images."""
+    model.rehearsing = True  # keeps them
     logits, losses, terms = model._training_losses((PIXELS - 0.5) / 0.25, LABELS)
     return logits, losses, terms, model._attacked
 
@@ -144,13 +146,19 @@ def test_the_objective_can_be_what_the_attack_raises():
 
 
 def test_scores_of_samples_are_their_adversarial_losses():
-    model = adversarial()
-    trainer(max_epochs=1).fit(model, digits())
-    losses = []
-    original = model.reduce
-    model.reduce = lambda values, **options: (losses.append(values.detach()), original(values, **options))[1]
+    model, found = adversarial(), {}
+    original = model._training_losses
+
+    def watched(images, labels):
+        logits, losses, terms = original(images, labels)
+        found["attacked"] = F.cross_entropy(logits, labels, reduction="none").detach()
+        found["natural"] = F.cross_entropy(model(images), labels, reduction="none").detach()
+        return logits, losses, terms
+
+    model._training_losses = watched
     trainer(max_epochs=1, limit_train_batches=1).fit(model, digits())
-    assert torch.equal(model.sample_losses, losses[-1])
+    torch.testing.assert_close(model.sample_losses, found["attacked"])
+    assert (model.sample_losses > found["natural"]).float().mean() > 0.9
 
 
 # -- batch statistics ------------------------------------------------------------------------------------------------
@@ -204,15 +212,15 @@ def test_attacks_leave_no_trace_in_batch_statistics():
 def robust_and_plain():
     """Two networks of one start after 8 epochs, and their accuracies at eps 0.1."""
     results = []
-    for attack in (PGD(0.1, 0.03, 5), PGD(eps=0.0, steps=1)):
+    for eps in (0.1, 0.0):
         torch.manual_seed(0)
         data = Digits(batch_size=32, subset=30, seed=0)
         network = create_network(
             "convnet", num_classes=10, in_chans=1, network_args={"depth": 1, "width": 16}, image_size=8
         )
-        model = AdversarialClassification(
-            network, 10, in_chans=1, mean=data.mean, std=data.std, attack=attack, eval_attack=PGD(0.1, 0.025, 20)
-        )
+        attack = PGD(eps, 0.03, 5)
+        model = AdversarialClassification(network, 10, in_chans=1, mean=data.mean, std=data.std, attack=attack)
+        model.eval_attack = PGD(0.1, 0.025, 20)
         run = trainer(max_epochs=8)
         run.fit(model, data)
         results.append((model, dict(run.callback_metrics)))
@@ -243,9 +251,35 @@ def test_stronger_attacks_leave_less(robust_and_plain):
     assert accuracies[4] < 0.1
 
 
-def test_the_best_checkpoint_is_the_most_robust():
-    assert AdversarialClassification.monitor == "val/robust_accuracy"
-    assert AdversarialClassification.monitor_mode == "max"
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        (PGD(0.2, 0.02, 10, start="gaussian", restarts=2), (0.2, 0.02, 7, "uniform", 2)),
+        (PGD.fgsm(0.2), (0.2, 0.05, 7, "uniform", 1)),
+    ],
+    ids=str,
+)
+def test_evaluation_is_by_the_attack_with_fine_steps_from_random_starts(attack, expected):
+    found = normalised(attack=attack, eval_steps=7).eval_attack
+    assert (found.eps, found.step_size, found.steps, found.start, found.restarts) == pytest.approx(expected)
+    assert attack.steps != 7
+
+
+def test_the_best_checkpoint_is_the_most_robust(tmp_path):
+    """Of runs whose natural accuracy rises while their robust accuracy falls, the first epoch is kept."""
+    model = adversarial()
+    kept = BestAndLast(str(tmp_path), filename="best", monitor=model.monitor, mode=model.monitor_mode)
+    robust = [0.5, 0.3, 0.2]
+
+    class Scores(Callback):
+        def on_validation_epoch_end(self, trainer, module):
+            module.log("val/robust_accuracy", robust[trainer.current_epoch])
+            module.log("val/accuracy", 1 - robust[trainer.current_epoch])
+
+    model.robust_accuracy = None
+    model._evaluate = lambda *arguments: None
+    trainer(max_epochs=3, callbacks=[Scores(), kept], enable_checkpointing=True).fit(model, digits())
+    assert torch.load(tmp_path / "best.ckpt")["epoch"] == 0
 
 
 def test_tests_are_attacked_too(robust_and_plain):
@@ -293,7 +327,7 @@ def test_an_average_without_memory_is_the_last_weights_and_one_without_news_the_
         ),
         ({"attack_loss": "kl"}, "attack_loss must be one of cross_entropy, divergence, objective but is 'kl'"),
         ({"attack": PGD(targeted=True)}, "attack is targeted"),
-        ({"eval_attack": PGD(targeted=True)}, "eval_attack is targeted"),
+        ({"eval_steps": 0}, "eval_steps must be at least 1 but is 0"),
         (
             {"network": classification().network, "trades_beta": 1, "batch_norm": "dual"},
             "BlockNetwork has no batch norm",
@@ -320,6 +354,19 @@ def test_images_that_are_no_pixels_are_refused_by_their_first_batch():
         trainer(max_epochs=1, num_sanity_val_steps=1).fit(model, digits())
 
 
+def test_a_weak_attack_is_warned_of():
+    with pytest.warns(UserWarning, match="attack.steps 2 of attack.step_size 0.1 do not reach attack.eps 0.5"):
+        normalised(attack=PGD(0.5, 0.1, 2))
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
+def test_precisions(precision):
+    model = adversarial()
+    run = trainer(max_epochs=1, precision=precision, limit_train_batches=2)
+    run.fit(model, digits())
+    assert torch.isfinite(run.callback_metrics["val/robust_loss"])
+
+
 @pytest.mark.parametrize(
     "arguments", [{"attack_loss": "objective"}, {"trades_beta": 1.0, "batch_norm": "shared"}], ids=str
 )
@@ -338,6 +385,7 @@ def test_losses_of_features_read_the_pass_of_the_training_images(trades_beta):
     model = adversarial(objective=objective, image_size=8, trades_beta=trades_beta)
     data = Digits()
     images = (PIXELS - data.mean[0]) / data.std[0]
+    model.rehearsing = True
     _, _, terms = model._training_losses(images, LABELS)
     seen = images if trades_beta else model._normalised(model._attacked)
     features = [net.blocks[0](x) for net, x in ((model.network, seen), (objective.teacher.network, images))]

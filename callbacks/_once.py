@@ -1,0 +1,20 @@
+"""For callbacks of which a run can have one."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, Trainer
+
+from ..modules.errors import InputError
+
+
+def refuse_second(trainer: Trainer, callback: Callback) -> None:
+    """Refuse a second callback of the same class.
+
+    Raises:
+        InputError: If there is one.
+    """
+    if sum(isinstance(other, type(callback)) for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+        raise InputError(
+            f"the callback {type(callback).__name__} is given twice, perhaps by the recipe and by an overlay: give it"
+            " once"
+        )
