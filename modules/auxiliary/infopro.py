@@ -36,8 +36,8 @@ class InfoPro(Auxiliary):
         temperature: Temperature of "contrast".
 
     Raises:
-        InputError: If ``mode`` or ``head`` is unknown, or a weight or ``temperature`` is out of range, or both weights of
-            a head are 0.
+        InputError: If ``mode`` or ``head`` is unknown, or a weight or ``temperature`` is out of range, or both weights
+            of a head are 0.
     """
 
     def __init__(
