@@ -1,9 +1,9 @@
 """Memory and time of a training step by local learning, beside ordinary training and gradient checkpointing.
 
 Random images, one thread on a CPU; all sides in one memory format and one run, taking turns. Memory is the peak, within
-a whole step, of what is allocated (weights, momentum and the images left out, gradients not), and of what autograd keeps
-for backward passes (on a CPU only, and not for checkpointing, which hides it). On a GPU it is what torch says was
-allocated at most, all included.
+a whole step, of what is allocated (not weights, momentum and images, but gradients), and of what autograd keeps for
+backward passes (on a CPU only, and not for checkpointing, which hides it). On a GPU it is what torch says was allocated
+at most, all included.
 
     python benchmarks/local_learning_memory.py --network cifar_resnet32 --batch 64
     python benchmarks/local_learning_memory.py --network vit_tiny_patch16_224 --batch 4 --size 224
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from lightning_recipes.modules import auxiliary as heads  # pyright: ignore[reportMissingImports]
-from lightning_recipes.modules.networks import create_network  # pyright: ignore[reportMissingImports]
+from lightning_recipes.modules.networks import BlockNetwork, create_network  # pyright: ignore[reportMissingImports]
 from lightning_recipes.recipes import Classification, LocalLearning  # pyright: ignore[reportMissingImports]
 from rows import append, provenance
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ def allocated_bytes(step: Step) -> int:
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore
     now = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
+        now += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
         peak = max(peak, now)
     return peak
 
@@ -105,7 +105,7 @@ def seconds(step: Step) -> float:
 class Checkpointed(nn.Module):
     """A network of blocks in segments that are computed twice, as `checkpoint_sequential` does it."""
 
-    def __init__(self, network: nn.Module, segments: int) -> None:
+    def __init__(self, network: BlockNetwork, segments: int) -> None:
         super().__init__()
         self.chain = nn.Sequential(network.stem, *network.blocks, network.norm, network.pool, network.classifier)
         self.segments = segments
@@ -126,6 +126,7 @@ def built(name: str, network: str, size: int, segments: int) -> tuple[Classifica
         if hasattr(body, "set_grad_checkpointing"):
             body.set_grad_checkpointing()  # type: ignore[operator]
         else:
+            assert isinstance(body, BlockNetwork)
             body = Checkpointed(body, segments)
         return Classification(body, 10, image_size=size), False
     kinds: dict[str, Callable[[], Any]] = {
@@ -198,14 +199,13 @@ def main() -> None:
         f" --size {options.size} --segments {options.segments} --repeats {options.repeats} --methods {quoted}"
     )
     sides: dict[str, Step] = {}
+    formats = set()
     rows: dict[str, dict[str, Any]] = {}
     for name in names:
         model, per_module = built(name, options.network, options.size, options.segments)
         model = model.to(device)
-        assert (
-            name in ("ordinary", "checkpointing")
-            or model.memory_format == built("ordinary", options.network, options.size, 1)[0].memory_format
-        )
+        formats.add(model.memory_format)
+        assert len(formats) == 1
         sides[name] = step = prepared(model.train(), per_module, images, labels)
         step()
         rows[name] = {
