@@ -139,6 +139,43 @@ def distillation_cost() -> str:
     )
 
 
+def robust(data: str) -> str:
+    """Accuracy of recipes under AutoAttack."""
+    body = [
+        [
+            " ".join(
+                [
+                    row["recipe"].removeprefix(f"{data}/"),
+                    *re.findall(r"--model\.objective\.(temp\S+ \S+)", row["command"]),
+                ]
+            ),
+            f"{float(row['autoattack_accuracy_mean']):.4f} ± {float(row['autoattack_accuracy_std']):.4f}",
+            *(f"{float(row[f'{name}_mean']):.4f}" for name in ("pgd20_accuracy", "fgsm_accuracy", "clean_accuracy")),
+            f"{float(row['masking_signs_mean']):g}",
+            *(row["seeds"], f"{float(row['cpu_s']):,.0f}", row["commit"]),
+        ]
+        for row in sorted(rows("robustness"), key=lambda row: float(row["autoattack_accuracy_mean"]))
+        if row["recipe"].startswith(f"{data}/")
+    ]
+    header = ["recipe", "AutoAttack", "PGD-20", "FGSM", "natural", "masking signs", "seeds", "CPU s", "commit"]
+    return table(header, body)
+
+
+def adversarial_cost() -> str:
+    """What a step of PGD training costs: the last row beside each other side."""
+    last = {row["beside"]: row for row in rows("adversarial_step")}.values()
+    sides = [
+        f"{row['ratio']} ({row['ratio_min']} to {row['ratio_max']}) x"
+        f" {'the same passes written bare' if row['beside'] == 'bare' else 'one with ' + row['beside']}"
+        for row in last
+    ]
+    row = next(iter(last))
+    return (
+        f"CPU time of a step with PGD-10, `{row['network']}`, one thread: {', '.join(sides)} (`{row['command']}`,"
+        f" commit {row['commit']})."
+    )
+
+
 def keep_hardest() -> str:
     """Accuracy on the digits of static pruning by scores, and of random subsets of as many samples."""
     body = [
@@ -254,6 +291,9 @@ PARTS = {
     "deit_lt digits": lambda: on_digits("^digits/deit_lt"),
     "selection cost": selection_cost,
     "local memory": local_memory,
+    "robustness digits": lambda: robust("digits"),
+    "robustness": lambda: robust("cifar10"),
+    "adversarial cost": adversarial_cost,
 }
 
 

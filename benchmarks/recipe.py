@@ -1,6 +1,7 @@
 """Train a recipe with several seeds, test each run's best checkpoint, and print mean and standard deviation.
 
-Everything after `--` goes to `recipes fit` as it is. The test images are looked at once a run, after training.
+Everything after `--` goes to `recipes fit` as it is. The test images are looked at once a run, after training. Runs
+whose test ends with AutoAttack have columns of their own.
 
     python benchmarks/recipe.py digits/supervised --seeds 3
     python benchmarks/recipe.py cifar10/supervised fast --seeds 3 --write cifar10 -- --data.download true
@@ -45,6 +46,8 @@ def main() -> None:
     def spread(name: str) -> float:
         return statistics.stdev(run[name] for run in runs) if len(runs) > 1 else float("nan")
 
+    attacked = "test/autoattack_accuracy" in runs[0]
+    (monitor,) = (name.removeprefix("best ") for name in runs[0] if name.startswith("best val/"))
     command = f"python benchmarks/recipe.py {' '.join(options.recipe)} --seeds {options.seeds}"
     row = {
         "recipe": " ".join(options.recipe),
@@ -53,15 +56,30 @@ def main() -> None:
         "epochs": round(mean("epochs")),
         "test_accuracy_mean": round(mean("test/accuracy"), 4),
         "test_accuracy_std": round(spread("test/accuracy"), 4),
-        "best_val_accuracy_mean": round(mean("best val/accuracy"), 4),
-        "last_val_accuracy_mean": round(mean("last val/accuracy"), 4),
+        # Attacked runs may monitor another accuracy.
+        **{
+            f"{which}_val{'' if attacked else '_accuracy'}_mean": round(mean(f"{which} {monitor}"), 4)
+            for which in ("best", "last")
+        },
+        **(
+            {
+                "autoattack_accuracy_mean": round(mean("test/autoattack_accuracy"), 4),
+                "autoattack_accuracy_std": round(spread("test/autoattack_accuracy"), 4),
+                **{
+                    f"{name}_mean": round(mean(f"test/{name}"), 4)
+                    for name in ("clean_accuracy", "fgsm_accuracy", "pgd20_accuracy", "masking_signs")
+                },
+            }
+            if attacked
+            else {}
+        ),
         "samples": round(mean("samples")),
         "wall_s": round(mean("wall seconds"), 1),
         "cpu_s": round(mean("cpu seconds"), 1),
         "peak_memory_mib": round(mean("peak memory MiB")),
     }
     for name, value in row.items():
-        print(f"{name:24}{value}")
+        print(f"{name:26}{value}")
     if options.write:
         print(f"appended to {append(row, options.write)}")
 

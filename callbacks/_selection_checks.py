@@ -33,11 +33,13 @@ def check_run(selection: Any, kind: type, trainer: Trainer, pl_module: Lightning
         pl_module: The module that is to be trained.
 
     Raises:
-        InputError: If another callback selects too, the rule needs an end of the run and there is none, or the module
-            reads its batches itself, or optimizes by itself without `SampleWeighting`.
+        InputError: If another callback or the module itself selects too, the rule needs an end of the run and there is
+            none, or the module reads its batches itself, or optimizes by itself without `SampleWeighting`.
     """
     name, module_name = type(selection).__name__, type(pl_module).__name__
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    if getattr(pl_module, "chooses_samples", False):
+        raise InputError(f"{module_name} draws its training samples itself, so {name} cannot choose them: leave it out")
     others = [type(other).__name__ for other in callbacks if isinstance(other, kind) and other is not selection]
     if others:
         raise InputError(f"{name} and {others[0]} both choose the training samples: keep one of them")

@@ -19,8 +19,8 @@ class AutoAttack(Callback):
 
     For any LightningModule whose batches are pairs of images and class indices and whose ``forward`` gives logits. It
     runs at the end of `recipes test`, and logs ``test/autoattack_accuracy``, ``test/fgsm_accuracy``,
-    ``test/pgd20_accuracy``, …, of the images it attacked; `modules.robustness` says what they are and which checks it
-    makes. It needs the extra ``attacks``.
+    ``test/pgd20_accuracy``, …, of the images it attacked, and ``test/masking_signs``, the number of checks that failed;
+    `modules.robustness` says what they are. It needs the extra ``attacks``.
 
     Args:
         images: Number of test images, the first of each process's share of them; None is all, as published results
@@ -102,10 +102,12 @@ class AutoAttack(Callback):
             )
         for name, value in result.accuracies.items():
             pl_module.log(f"test/{name}_accuracy", value, batch_size=len(images), sync_dist=True)
+        pl_module.log("test/masking_signs", float(len(result.doubts)), sync_dist=True, reduce_fx="max")
         for doubt in result.doubts:
             _say(f"warning: gradients may be masked: {doubt}")
         if not result.doubts:
             _say("no sign of masked gradients was found")
+        _say(f"accuracy under AutoAttack {result.accuracies['autoattack']:.4f}, clean {result.accuracies['clean']:.4f}")
 
     def _statistics(self, trainer: Trainer) -> tuple[list[float], list[float]]:
         data = getattr(trainer, "datamodule", None)

@@ -260,6 +260,11 @@ class ImageDataModule(LightningDataModule, ABC):
         sampler.resume_at(epoch, samples // world)
         return self._loader(dataset, self.batch_size, sampler=sampler, drop_last=drop_last)
 
+    def plain_train_dataloader(self) -> DataLoader:
+        """Batches of all of ``train_set`` in order and as for evaluation: without augmentation, the same always."""
+        train_set = _ready(self.train_set, "fit")
+        return self._loader(self._dataset(*train_set.content()), self.eval_batch_size)
+
     def val_dataloader(self) -> DataLoader:
         """Batches of ``val_set`` in order."""
         return self._loader(_ready(self.val_set, "validate"), self.eval_batch_size)
@@ -286,8 +291,8 @@ class ImageDataModule(LightningDataModule, ABC):
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn a batch of uint8 images into ``(float images, labels)``; any other batch passes through."""
-        if not isinstance(batch, (tuple, list)) or not _is_uint8_images(batch[0]):
+        """Turn a batch of our images into ``(normalised float images, labels)``; any other batch passes through."""
+        if not isinstance(batch, (tuple, list)) or not (_is_uint8_images(batch[0]) or len(batch) == 3):
             return batch
         images, labels, *randoms = batch
         images = self._augment(images, randoms[0]) if randoms else self._normalized(images)
@@ -304,7 +309,8 @@ class ImageDataModule(LightningDataModule, ABC):
                 images, uniform[:, :3], padding=self.crop_padding, mode=self.crop_mode, flip=self.flip
             )
         if self.transform is not None:
-            images = transform_each(images.float() / 255, randoms[:, 5].tolist(), self.transform)
+            images = images if images.is_floating_point() else images.float() / 255
+            images = transform_each(images, randoms[:, 5].tolist(), self.transform)
         images = self._normalized(images)
         if self.cutout:
             images = random_cutout(images, uniform[:, 3:5], size=self.cutout)

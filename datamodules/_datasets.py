@@ -44,6 +44,10 @@ class EpochDataset(Dataset):
     def __len__(self) -> int:
         raise NotImplementedError
 
+    def content(self) -> tuple[Any, Tensor]:
+        """What the data set was made of: images, or paths of images, and labels ``(N,)``."""
+        raise NotImplementedError
+
     @property
     def epoch(self) -> int:
         """The epoch whose random numbers are served."""
@@ -73,6 +77,10 @@ class MemoryImages(EpochDataset):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def content(self) -> tuple[Tensor, Tensor]:
+        """Images and labels."""
+        return self.images, self.labels
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """The uint8 image ``(C, H, W)`` and its label."""
@@ -131,6 +139,10 @@ class FileImages(EpochDataset):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def content(self) -> tuple[np.ndarray, Tensor]:
+        """Paths and labels."""
+        return self.paths, self.labels
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """The uint8 image ``(C, H, W)``, its label and, for training, its random numbers ``(RANDOMS,)``."""

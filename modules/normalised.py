@@ -21,7 +21,7 @@ class Normalised(nn.Module):
         memory_format: Arrangement of the images that the network gets.
 
     Raises:
-        InputError: If ``mean`` and ``std`` differ in length or a standard deviation is not positive.
+        InputError: If ``mean`` and ``std`` differ in length, or a standard deviation is not positive.
     """
 
     mean: Tensor
@@ -38,24 +38,29 @@ class Normalised(nn.Module):
         super().__init__()
         self.network = network
         self.memory_format = memory_format
-        for name, values in zip(("mean", "std"), channel_statistics(mean, std), strict=True):
-            self.register_buffer(name, values, persistent=False)
+        if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
+            mean, std = channel_statistics(list(mean), list(std), in_chans=len(mean))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """What the network says of images ``(N, C, H, W)`` in pixel units."""
         return self.network(arranged((pixels - self.mean) / self.std, self.memory_format))
 
 
-def channel_statistics(mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation as tensors ``(C, 1, 1)``; tensors are taken as they are.
+def channel_statistics(
+    mean: Sequence[float] | None, std: Sequence[float] | None, *, in_chans: int
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the channels as tensors ``(C, 1, 1)``; None is 0 and 1.
 
     Raises:
-        InputError: If they differ in length or a standard deviation is not positive.
+        InputError: If there is not one value for each channel or a standard deviation is not positive.
     """
-    if isinstance(mean, Tensor) and isinstance(std, Tensor):
-        return mean, std
-    if len(mean) != len(std):
-        raise InputError(f"mean {list(mean)} and std {list(std)} must have one value for each channel")
+    mean = [0.0] * in_chans if mean is None else list(mean)
+    std = [1.0] * in_chans if std is None else list(std)
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != in_chans:
+            raise InputError(f"{name} {values} must have one value for each of in_chans={in_chans} channels")
     if any(not value > 0 for value in std):
-        raise InputError(f"std must be positive but is {list(std)}")
-    return torch.tensor(list(mean)).view(-1, 1, 1), torch.tensor(list(std)).view(-1, 1, 1)
+        raise InputError(f"std must be positive but is {std}")
+    return torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)

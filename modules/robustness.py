@@ -63,8 +63,8 @@ def robustness(
         Accuracies and doubts.
 
     Raises:
-        InputError: If ``pyautoattack`` is not installed, ``eps`` is not positive, there are no images, or pixels lie
-            outside [0, 1].
+        InputError: If ``pyautoattack`` is not installed, ``eps`` is not positive, there are no images, pixels lie
+            outside [0, 1], or images are too small for Square with the norm l2.
     """
     package = load_autoattack()
     if not eps > 0:
@@ -76,6 +76,8 @@ def robustness(
             f"images must have pixels in [0, 1] but they go from {float(images.min()):.3f} to"
             f" {float(images.max()):.3f}: give mean and std of the data"
         )
+    if norm == "l2" and min(images.shape[2:]) < 5:
+        raise InputError(f"norm l2 needs images of 5x5 pixels or more, for Square, but they have {images.shape[2:]}")
     images = images.float().clamp(0, 1)
     device = next((value.device for value in network.parameters()), images.device)
     far = 1.0 if norm == "linf" else float(images[0].numel()) ** 0.5

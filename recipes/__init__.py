@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adversarial_classification import AdversarialClassification
     from .classification import Classification
+    from .dataset_distillation import DatasetDistillation
     from .local_learning import LocalLearning
 
-__all__ = ["AdversarialClassification", "Classification", "LocalLearning"]
+__all__ = ["AdversarialClassification", "Classification", "DatasetDistillation", "LocalLearning"]
 
 _MODULES = {
     "AdversarialClassification": "adversarial_classification",
     "Classification": "classification",
+    "DatasetDistillation": "dataset_distillation",
     "LocalLearning": "local_learning",
 }
 

@@ -114,10 +114,7 @@ class AdversarialClassification(Classification):
         self.trades_beta = trades_beta
         self.batch_norm = batch_norm
         self.natural_norm = SecondBatchNorm(self.network) if batch_norm == "dual" else None
-        mean, std = [0.0] * self.in_chans if mean is None else mean, [1.0] * self.in_chans if std is None else std
-        if len(mean) != self.in_chans:
-            raise InputError(f"mean {list(mean)} must have one value for each of in_chans={self.in_chans} channels")
-        for name, values in zip(("mean", "std"), channel_statistics(mean, std), strict=True):
+        for name, values in zip(("mean", "std"), channel_statistics(mean, std, in_chans=self.in_chans), strict=True):
             self.register_buffer(name, values, persistent=False)
         self._batch: Any = None
         self._key: tuple[int, ...] = ()

@@ -35,6 +35,9 @@ class RecipesTrainer(Trainer):
         Each file holds the plain network, which maps normalised images to logits, and what is needed to use it:
         class names, image size, mean and std. Files that can be read back here are, and their outputs compared.
 
+        Of a recipe that makes images, these are written: as ``distilled.safetensors``, read by `DistilledImages`, and
+        as a folder of PNG.
+
         Args:
             model: The recipe, whose attribute ``network`` is exported.
             datamodule: The data, which knows class names and preprocessing.
@@ -46,14 +49,19 @@ class RecipesTrainer(Trainer):
             InputError: If the recipe has no network, the data does not say its image size, a format's package is
                 missing, or a file exists already.
         """
+        if hasattr(model, "export_set"):
+            if ckpt_path is not None:
+                _load(model, ckpt_path)
+            for path in model.export_set(Path(self.default_root_dir), datamodule):  # type: ignore[operator]
+                print(path)
+            return
         network = getattr(model, "network", None)
         if not isinstance(network, nn.Module):
             raise InputError(f"{type(model).__name__} has no attribute `network` to export")
         if getattr(datamodule, "image_size", None) is None:
             raise InputError("export needs data that says its image_size, e.g. --data Digits")
         if ckpt_path is not None:
-            weights = torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
-            model.load_state_dict(weights, strict=model.strict_loading)
+            _load(model, ckpt_path)
         network = network.cpu().eval()
         facts = _facts(model, datamodule)
         folder = Path(self.default_root_dir)
@@ -111,6 +119,11 @@ class RecipesTrainer(Trainer):
             tau_wrong=tau_wrong if tau_wrong is not None else [1.0, 2.0, 3.0, 4.0, 5.0],
             part=part,
         )
+
+
+def _load(model: LightningModule, ckpt_path: str) -> None:
+    weights = torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict(weights, strict=model.strict_loading)
 
 
 def _facts(model: LightningModule, data: Any) -> dict[str, Any]:

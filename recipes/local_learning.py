@@ -82,10 +82,7 @@ class LocalLearning(Classification):
         image_size = options.get("image_size")
         self.auxiliary = auxiliary
         self.step_per_module = step_per_module
-        mean, std = [0.0] * self.in_chans if mean is None else mean, [1.0] * self.in_chans if std is None else std
-        if len(mean) != self.in_chans:
-            raise InputError(f"mean {list(mean)} must have one value for each of in_chans={self.in_chans} channels")
-        for name, values in zip(("mean", "std"), channel_statistics(mean, std), strict=True):
+        for name, values in zip(("mean", "std"), channel_statistics(mean, std, in_chans=self.in_chans), strict=True):
             self.register_buffer(name, values, persistent=False)
         self.heads = nn.ModuleList()
         self._cuts: list[tuple[nn.Module, LocalHead]] = []

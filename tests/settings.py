@@ -10,16 +10,30 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning_recipes.callbacks import EL2N, UCB, EpsilonGreedy, Forgetting, InfoBatch, KeepHardest, RandomSubset, SeTa
+from lightning_recipes.callbacks import (
+    AWP,
+    EL2N,
+    UCB,
+    EpsilonGreedy,
+    Forgetting,
+    InfoBatch,
+    KeepHardest,
+    RandomSubset,
+    SeTa,
+)
 from lightning_recipes.callbacks._score_file import save_scores
 from lightning_recipes.datamodules import Digits
+from lightning_recipes.modules.attacks import PGD
 from lightning_recipes.modules.auxiliary import DGL, MAN, AugLocal, Auxiliary, FeatureReconstruction, InfoPro, PredSim
 from lightning_recipes.modules.losses import ATS, DIST, DKD, ISATS, KD, LSKD, AttentionTransfer, FitNet
 from lightning_recipes.modules.lr_schedules import CosineSchedule
+from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching, Matching
 from lightning_recipes.modules.networks import BlockNetwork, create_network
-from lightning_recipes.modules.objectives import CrossEntropy, DeiTLT, Distillation, VariedCrossEntropy
+from lightning_recipes.modules.objectives import LTD, CrossEntropy, DeiTLT, Distillation, VariedCrossEntropy
 from lightning_recipes.modules.sampling import isolated_rng
-from lightning_recipes.recipes import Classification, LocalLearning
+from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
+from lightning_recipes.modules.small_set_training import SmallSetTraining
+from lightning_recipes.recipes import AdversarialClassification, Classification, DatasetDistillation, LocalLearning
 from torch import nn
 
 
@@ -99,6 +113,40 @@ def two_headed() -> Classification:
     return Classification(TwoHeads(), 10, in_chans=1, objective=objective, lr_scheduler=CosineSchedule)
 
 
+def adversarial(**arguments) -> AdversarialClassification:
+    """A recipe whose attack begins at the image, as random starts of two processes are not those of one."""
+    data = Digits()
+    return AdversarialClassification(
+        classification().network,
+        10,
+        in_chans=1,
+        mean=data.mean,
+        std=data.std,
+        attack=PGD(0.05, 0.02, 3, start="image"),
+        lr_scheduler=CosineSchedule,
+        **arguments,
+    )
+
+
+def dataset_distillation(matching: Matching, **arguments) -> DatasetDistillation:
+    """Three steps an epoch on two images of each class, and a network trained for three epochs to measure them."""
+    return DatasetDistillation(
+        10,
+        **{
+            "in_chans": 1,
+            "image_size": 8,
+            "network_args": {"depth": 2, "width": 8},
+            "matching": matching,
+            "images_per_class": 2,
+            "init": "noise",
+            "batch_real": 8,
+            "steps_per_epoch": 3,
+            "training": SmallSetTraining(3),
+            **arguments,
+        },
+    )
+
+
 def score_file(scores: torch.Tensor | None = None) -> str:
     """A file of these scores, or one that is yet to be written."""
     path = Path(tempfile.mkdtemp()) / "scores.safetensors"
@@ -120,6 +168,7 @@ class Setting:
             mixing of samples, no random numbers per process.
         selects_samples: Whether it chooses the training samples, which only one technique of a run can.
         refuses_mixing: Whether it needs images that are not mixed by Mixup or CutMix.
+        makes_images: Whether it trains images and no network: it then refuses callbacks that select samples.
     """
 
     name: str
@@ -129,6 +178,7 @@ class Setting:
     ddp_equals_single: bool = True
     selects_samples: bool = False
     refuses_mixing: bool = False
+    makes_images: bool = False
 
 
 SETTINGS = [
@@ -142,6 +192,10 @@ SETTINGS = [
     Setting("fitnet", model=lambda: hinted(FitNet, 0.1), ddp_equals_single=False),
     Setting("attention_transfer", model=lambda: hinted(AttentionTransfer, 10.0)),
     Setting("deit_lt", model=two_headed, ddp_equals_single=False),
+    Setting("pgd_at", model=adversarial),
+    # The divergence has no gradient at the image itself.
+    Setting("trades", model=lambda: adversarial(trades_beta=3.0, attack_loss="cross_entropy")),
+    Setting("ltd", model=lambda: adversarial(objective=LTD(teacher()))),
     Setting("auglocal", model=lambda: local(AugLocal(1, merge_last=False))),
     Setting("dgl", model=lambda: local(DGL("cnn")), ddp_equals_single=False),
     Setting("man", model=lambda: local(MAN(DGL("linear"), momentum=0.9))),
@@ -161,6 +215,18 @@ SETTINGS = [
     Setting("ucb", callbacks=lambda: [UCB(0.3, every=2)], selects_samples=True),
     Setting("epsilon_greedy", callbacks=lambda: [EpsilonGreedy(0.3, every=2)], selects_samples=True),
     Setting("seta", callbacks=lambda: [SeTa(delta=1.0)], selects_samples=True),
+    Setting(
+        "datadam",
+        model=lambda: dataset_distillation(DataDAM(), augmentation=SiameseAugmentation()),
+        makes_images=True,
+    ),
+    Setting("dm", model=lambda: dataset_distillation(DistributionMatching()), makes_images=True),
+    Setting("dc", model=lambda: dataset_distillation(GradientMatching(2, 1)), makes_images=True),
+    Setting(
+        "dsa",
+        model=lambda: dataset_distillation(GradientMatching(2, 1), augmentation=SiameseAugmentation()),
+        makes_images=True,
+    ),
 ]
 
 # Further ways to run a technique that the suites put through the same tests, but that have no recipe of their own.
@@ -175,6 +241,9 @@ VARIANTS = [
         ddp_equals_single=False,
         selects_samples=True,
     ),
+    Setting("random starts", model=lambda: adversarial(trades_beta=3.0, mixup=0.8), ddp_equals_single=False),
+    Setting("awp", model=adversarial, callbacks=lambda: [AWP(0.01)]),
+    Setting("awp elsewhere", callbacks=lambda: [AWP(0.01)]),
     Setting(
         "local distillation",
         model=lambda: local(DGL("linear"), objective=Distillation(teacher(), ATS(), ce_weight=0.5, kd_weight=0.5)),

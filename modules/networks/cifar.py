@@ -133,6 +133,7 @@ _NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "cifar_wrn_40_1": partial(cifar_wrn, 40, 1),
     "cifar_wrn_40_2": partial(cifar_wrn, 40, 2),
     "cifar_wrn_28_10": partial(cifar_wrn, 28, 10),
+    "cifar_wrn_34_10": partial(cifar_wrn, 34, 10),
     "cifar_vgg8": partial(cifar_vgg, 1),
     "cifar_vgg13": partial(cifar_vgg, 2),
     "cifar_resnet18": partial(cifar_imagenet_resnet, TimmBasicBlock, (2, 2, 2, 2)),

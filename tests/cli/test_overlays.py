@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from lightning_recipes.callbacks import UCB, EpsilonGreedy, InfoBatch, RandomSubset, SeTa
+from lightning_recipes.callbacks import AWP, UCB, EpsilonGreedy, InfoBatch, RandomSubset, SeTa
 from lightning_recipes.modules.losses import KD
 from lightning_recipes.modules.objectives import Distillation
 from lightning_recipes.recipes import cli_catalog, cli_run
@@ -57,6 +57,20 @@ def test_bf16(fitted):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_autoattack(fitted, recipes):
+    pytest.importorskip("pyautoattack")
+    _, result = fitted("-c autoattack --trainer.callbacks.images 10")
+    assert result.code == 0
+    done = recipes(f"test -c {result.run}/recipe.yaml --ckpt_path {result.run}/checkpoints/best.ckpt")
+    assert "on 10 test images" in done.out
+
+
+def test_awp(fitted):
+    cli, _ = fitted("-c awp --trainer.callbacks.gamma 0.02")
+    (callback,) = [c for c in cli.trainer.callbacks if isinstance(c, AWP)]
+    assert callback.gamma == 0.02
+
+
 def test_compile(fitted):
     cli, _ = fitted("-c compile --trainer.limit_train_batches 1 --trainer.limit_val_batches 0")
     assert cli.model.network._compiled_call_impl is not None

@@ -181,6 +181,16 @@ def test_any_loss_and_soft_labels():
     assert torch.equal(constant, IMAGES)
 
 
+@pytest.mark.parametrize(("norm", "theirs"), [("linf", "PGD"), ("l2", "PGDL2")])
+def test_finds_what_torchattacks_finds(norm, theirs):
+    """Not among what the tests install, as it pins old versions: pip install --no-deps torchattacks."""
+    torchattacks = pytest.importorskip("torchattacks")
+    network = convolutional().eval()
+    expected = getattr(torchattacks, theirs)(network, eps=0.1, alpha=0.03, steps=7, random_start=False)(IMAGES, LABELS)
+    found = PGD(0.1, 0.03, 7, norm=norm, start="image")(network, IMAGES, LABELS)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

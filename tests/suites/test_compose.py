@@ -25,6 +25,10 @@ def test_rows_combine(one, other):
             trainer(max_epochs=2, callbacks=callbacks).fit(one.model(), other.data())
         return
     model = one.model()
+    if one.makes_images and other.selects_samples:
+        with pytest.raises(InputError, match="draws its training samples itself"):
+            trainer(max_epochs=2, callbacks=callbacks).fit(model, other.data())
+        return
     run = trainer(max_epochs=2, callbacks=callbacks)
     if other.refuses_mixing and model.mixing is not None:
         with pytest.raises(InputError, match="turn mixup and cutmix off"):

@@ -1,0 +1,81 @@
+"""A distilled set as training images, with the real images of its origin for validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..modules.errors import InputError
+from ..modules.synthetic_set import load_set, read_facts
+from ._base import ImageDataModule
+from ._datasets import MemoryImages
+
+
+class DistilledImages(ImageDataModule):
+    """Trains on a synthetic set and validates and tests on real images, normalised as the set was.
+
+    The set is a file of ``recipes export``. Its values may lie outside of [0, 1], which no PNG can hold; the folder of
+    PNG beside it is read by `ImageFolder`. Crop, flip, cutout and ``transform`` augment as for other images. Class
+    names, channels, size, mean and std are the file's.
+
+    Args:
+        path: The file, ``distilled.safetensors``.
+        real: Datamodule of the images that the set was made of, with the arguments of that run, so that validation
+            images are none that it was made of.
+        batch_size: Training images per step in each process.
+        **kwargs: The arguments all image datamodules share; ``val_fraction``, ``imbalance_ratio``, ``subset`` and
+            ``label_noise`` have no meaning here: ``real`` has its own.
+
+    Attributes:
+        facts: What the file says of its making: method, settings, seed, …
+
+    Raises:
+        InputError: If the file is missing or of another kind, or ``real`` has other classes, channels or size.
+    """
+
+    _own_val = True
+
+    def __init__(self, path: str, real: ImageDataModule, *, batch_size: int = 256, **kwargs: Any) -> None:
+        self.facts: Mapping[str, Any] = read_facts(path)
+        self.path = path
+        self.real = real
+        self.class_names = tuple(self.facts["class_names"])
+        self.num_classes = len(self.class_names)
+        for name in ("num_classes", "in_chans", "image_size"):
+            if name != "num_classes":
+                setattr(self, name, self.facts[name])
+            if getattr(self, name) != getattr(real, name):
+                raise InputError(
+                    f"real has {name} {getattr(real, name)} but {path} has {getattr(self, name)}: give the datamodule"
+                    " that the set was made of"
+                )
+        self.mean, self.std = tuple(self.facts["mean"]), tuple(self.facts["std"])
+        super().__init__(batch_size=batch_size, **kwargs)
+
+    def setup(self, stage: str) -> None:
+        """Read the set, and the real images that the stage needs."""
+        # Evaluation uses the real images only.
+        self.real.setup("validate" if stage == "fit" else stage)
+        super().setup(stage)
+        self.predict_names = self.real.predict_names
+        self.predict_set = self.real.predict_set  # type: ignore[assignment]
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        self.val_set = self.real.val_set
+
+    def _read(self, part: str) -> tuple[Tensor, Tensor]:
+        if part != "train":
+            held = self.real.val_set if part == "val" else self.real.test_set
+            assert held is not None
+            return held.content()  # type: ignore[return-value]
+        images, labels, _ = load_set(self.path)
+        # On the scale of [0, 1], as augmentation expects; the batch is normalised on the device.
+        scale, offset = (torch.tensor(values).view(-1, 1, 1) for values in (self.std, self.mean))
+        return images * scale + offset, labels
+
+    def _dataset(self, images: Any, labels: Tensor, seed: int | None = None) -> Any:
+        return MemoryImages(images, labels, seed) if isinstance(images, Tensor) else self.real._dataset(images, labels)

@@ -1,0 +1,76 @@
+"""What a matching loss is to a recipe."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ClassBatch:
+    """Images of several classes, one class after the other.
+
+    Attributes:
+        images: Normalised, shape ``(N, C, H, W)``.
+        labels: Class indices, shape ``(N,)``, equal ones side by side.
+        counts: Images of each class, in that order, known without asking the device.
+    """
+
+    images: Tensor
+    labels: Tensor
+    counts: Sequence[int]
+
+
+class Matching(ABC):
+    """Compares synthetic with real images in a network that was not trained for it."""
+
+    network_steps: int = 1
+    """Steps that a network serves before a fresh one takes its place."""
+
+    mixes_classes: bool = False
+    """Whether the loss of a class depends on the images of other classes, once attached to a network."""
+
+    @abstractmethod
+    def attach(self, network: nn.Module, *, images_per_class: int) -> None:
+        """Look at the network that all steps will use, its weights apart, before the first.
+
+        Args:
+            network: With timm's ``forward_features`` and ``forward_head``.
+            images_per_class: Synthetic images of each class.
+
+        Raises:
+            InputError: If the network does not go with this loss.
+        """
+
+    @abstractmethod
+    def terms(self, network: nn.Module, real: ClassBatch, synthetic: ClassBatch, num_classes: int) -> dict[str, Tensor]:
+        """The loss of a step in parts, by name, each a sum over classes; their sum is minimised.
+
+        Args:
+            network: The network of this step.
+            real: Real images.
+            synthetic: Synthetic images of the same classes; gradients go to these.
+            num_classes: Number of classes C, whether or not they are all in the batch.
+        """
+
+    def train_network(
+        self, network: nn.Module, images: Tensor, labels: Tensor, *, augment: Callable[[Tensor, int], Tensor], seed: int
+    ) -> None:
+        """Take the network on to the next of its ``network_steps``; called between two of them.
+
+        Args:
+            network: The network, changed in place.
+            images: All synthetic images, shape ``(N, C, H, W)``.
+            labels: Their classes, shape ``(N,)``.
+            augment: Called with a batch and its number since the beginning of this call; augments as in evaluation.
+            seed: Of the order of the images.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs no trained network")
+
+
+def has_batch_statistics(network: nn.Module) -> bool:
+    """Whether an image's features depend on the others of its batch."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())

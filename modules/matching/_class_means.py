@@ -1,0 +1,38 @@
+"""Distances between the means of classes, for classes of any size."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class ClassSums(NamedTuple):
+    """Sums over the members of each class, which add up over parts of a batch.
+
+    Attributes:
+        sums: Shape ``(C, D)``.
+        counts: Members of each class, shape ``(C,)``.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    def __add__(self, other: ClassSums) -> ClassSums:  # type: ignore[override]
+        return ClassSums(self.sums + other.sums, self.counts + other.counts)
+
+
+def class_sums(values: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
+    """Sums of values ``(N, D)`` over the samples of each class."""
+    sums = values.new_zeros(num_classes, values.shape[1]).index_add(0, labels, values)
+    # `bincount` would make the host wait for the device.
+    counts = values.new_zeros(num_classes).index_add(0, labels, torch.ones_like(labels, dtype=values.dtype))
+    return ClassSums(sums, counts)
+
+
+def mean_distance(real: ClassSums, synthetic: ClassSums) -> Tensor:
+    """Squared Euclidean distance between two means of a class, summed over the classes that both have."""
+    difference = real.sums / real.counts.clamp(min=1)[:, None] - synthetic.sums / synthetic.counts.clamp(min=1)[:, None]
+    shared = (real.counts > 0) & (synthetic.counts > 0)
+    return (difference.square().sum(1) * shared).sum()

@@ -1,0 +1,63 @@
+"""Distribution matching: real and synthetic images of a class have the same mean embedding."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..losses._logits import full_precision
+from ._base import ClassBatch
+from ._class_means import class_sums, mean_distance
+from ._features import FeatureMatching
+
+
+def distribution_matching_loss(
+    real_embeddings: Tensor,
+    synthetic_embeddings: Tensor,
+    real_labels: Tensor,
+    synthetic_labels: Tensor,
+    *,
+    num_classes: int,
+) -> Tensor:
+    """Squared distance between the class means of real and synthetic embeddings (https://arxiv.org/abs/2110.04181).
+
+    It is the maximum mean discrepancy with a linear kernel, summed over classes.
+
+    Args:
+        real_embeddings: Shape ``(N, D)``.
+        synthetic_embeddings: Shape ``(M, D)``.
+        real_labels: Class indices, shape ``(N,)``.
+        synthetic_labels: Class indices, shape ``(M,)``.
+        num_classes: Number of classes. One that real or synthetic images lack counts 0.
+
+    Returns:
+        A scalar.
+    """
+    real, synthetic = full_precision(real_embeddings, synthetic_embeddings)
+    return mean_distance(
+        class_sums(real, real_labels, num_classes), class_sums(synthetic, synthetic_labels, num_classes)
+    )
+
+
+class DistributionMatching(FeatureMatching):
+    """DM (https://arxiv.org/abs/2110.04181): class means of the embedding in fresh random networks.
+
+    Args:
+        scale: Factor of the loss (1, as published); the image optimizer's rate refers to it.
+        chunk_size: Real images that pass the network together. It bounds the memory of the real branch and changes
+            nothing else; with batch normalisation, whose statistics are of all images, all pass together.
+
+    Raises:
+        InputError: If an argument is not positive.
+    """
+
+    def __init__(self, scale: float = 1.0, *, chunk_size: int = 64) -> None:
+        super().__init__(chunk_size=chunk_size)
+        if scale <= 0:
+            raise InputError(f"scale must be positive but is {scale}")
+        self.scale = scale
+
+    def terms(self, network: nn.Module, real: ClassBatch, synthetic: ClassBatch, num_classes: int) -> dict[str, Tensor]:
+        """See `Matching.terms`."""
+        (of_real,), (of_synthetic,) = (self.class_features(network, batch, num_classes) for batch in (real, synthetic))
+        return {"mmd": self.scale * mean_distance(of_real, of_synthetic)}

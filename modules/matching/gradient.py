@@ -1,0 +1,133 @@
+"""Gradient matching: synthetic images move a network's weights the way real ones do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..sampling import epoch_generator
+from ._base import ClassBatch, Matching, has_batch_statistics
+
+LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+"""The published outer and inner loop by images per class."""
+
+
+def gradient_matching_loss(real_gradients: Sequence[Tensor], synthetic_gradients: Sequence[Tensor]) -> Tensor:
+    """One minus the cosine of the gradients of each output unit, summed over units and layers.
+
+    Paper: https://arxiv.org/abs/2006.05929. A row holds the weights that lead to one output channel or unit. Vectors,
+    such as biases and the weights of norms, count nothing, as in the authors' code.
+
+    Args:
+        real_gradients: One tensor per parameter; a first dimension of outputs and at least one more.
+        synthetic_gradients: One tensor per parameter, of the same shapes.
+
+    Returns:
+        A scalar.
+    """
+    losses = []
+    for real, synthetic in zip(real_gradients, synthetic_gradients, strict=True):
+        if real.ndim > 1:
+            rows = real.flatten(1).float(), synthetic.flatten(1).float()
+            # The authors' constant: a row without gradient, as a ReLU that never fires has, counts 1.
+            cosine = (rows[0] * rows[1]).sum(1) / (rows[0].norm(dim=1) * rows[1].norm(dim=1) + 1e-6)
+            losses.append((1 - cosine).sum())
+    return torch.stack(losses).sum()
+
+
+class GradientMatching(Matching):
+    """DC (https://arxiv.org/abs/2006.05929), and DSA (https://arxiv.org/abs/2102.08259) where the recipe augments.
+
+    A network serves ``outer_loop`` steps. Between two of them it is trained for ``inner_loop`` epochs on the
+    synthetic images, so that these fit weights met in training and not only random ones. The distance is summed over
+    classes, each with gradients of its own.
+
+    Args:
+        outer_loop: Steps on the images with one network; None takes the published number for 1, 10, 20, 30, 40 or 50
+            images per class: 1, 10, 20, 30, 40, 50.
+        inner_loop: Epochs that the network is trained between two steps; None takes the published 1, 50, 25, 20, 15,
+            10.
+        network_lr: Rate of SGD, without momentum, that trains it (0.01, as published).
+        network_batch_size: Synthetic images per step of that training (256, as published).
+
+    Raises:
+        InputError: If an argument is out of its range, the number of images per class has no published loops and none
+            are given, or the network has batch normalisation.
+    """
+
+    def __init__(
+        self,
+        outer_loop: int | None = None,
+        inner_loop: int | None = None,
+        *,
+        network_lr: float = 0.01,
+        network_batch_size: int = 256,
+    ) -> None:
+        if outer_loop is not None and outer_loop < 1:
+            raise InputError(f"outer_loop must be at least 1 but is {outer_loop}")
+        if inner_loop is not None and inner_loop < 0:
+            raise InputError(f"inner_loop must be at least 0 but is {inner_loop}")
+        if network_lr <= 0:
+            raise InputError(f"network_lr must be positive but is {network_lr}")
+        if network_batch_size < 1:
+            raise InputError(f"network_batch_size must be at least 1 but is {network_batch_size}")
+        self.outer_loop = outer_loop
+        self.inner_loop = inner_loop
+        self.network_lr = network_lr
+        self.network_batch_size = network_batch_size
+
+    def attach(self, network: nn.Module, *, images_per_class: int) -> None:
+        """See `Matching.attach`."""
+        if has_batch_statistics(network):
+            raise InputError(
+                "GradientMatching compares the gradients of one class at a time, which batch normalisation does not"
+                " allow: choose another norm, for convnet --model.network_args.norm instance"
+            )
+        published = LOOPS.get(images_per_class)
+        if published is None and (self.outer_loop is None or self.inner_loop is None):
+            raise InputError(
+                f"images_per_class {images_per_class} has no published loops: give outer_loop and inner_loop, e.g."
+                f" {LOOPS[10][0]} and {LOOPS[10][1]} as for 10"
+            )
+        outer, inner = published or (1, 1)
+        self.network_steps = outer if self.outer_loop is None else self.outer_loop
+        self._inner_loop = inner if self.inner_loop is None else self.inner_loop
+        network.requires_grad_(True)
+
+    def terms(self, network: nn.Module, real: ClassBatch, synthetic: ClassBatch, num_classes: int) -> dict[str, Tensor]:
+        """See `Matching.terms`."""
+        weights = list(network.parameters())
+        parts = [
+            zip(batch.images.split(list(batch.counts)), batch.labels.split(list(batch.counts)), strict=True)
+            for batch in (real, synthetic)
+        ]
+        losses = []
+        for of_real, of_synthetic in zip(*parts, strict=True):
+            wanted, got = (
+                torch.autograd.grad(F.cross_entropy(network(images).float(), labels), weights, create_graph=keep)
+                for (images, labels), keep in ((of_real, False), (of_synthetic, True))
+            )
+            losses.append(gradient_matching_loss(wanted, got))
+        return {"gradient": torch.stack(losses).sum()}
+
+    def train_network(
+        self, network: nn.Module, images: Tensor, labels: Tensor, *, augment: Callable[[Tensor, int], Tensor], seed: int
+    ) -> None:
+        """See `Matching.train_network`."""
+        optimizer = torch.optim.SGD(network.parameters(), lr=self.network_lr)
+        number = 0
+        for epoch in range(self._inner_loop):
+            order = torch.randperm(len(images), generator=epoch_generator(seed, epoch)).to(images.device)
+            for chosen in order.split(self.network_batch_size):
+                loss = F.cross_entropy(network(augment(images[chosen], number)).float(), labels[chosen])
+                gradients = torch.autograd.grad(loss, optimizer.param_groups[0]["params"])
+                for weight, gradient in zip(optimizer.param_groups[0]["params"], gradients, strict=True):
+                    weight.grad = gradient
+                optimizer.step()
+                number += 1
+        for weight in network.parameters():
+            weight.grad = None

@@ -1,0 +1,166 @@
+"""Small sets of images, one class after the other: how they start, and the file they are kept in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .augmentation import normalize
+from .errors import InputError
+
+VERSION = 1
+_FACTS = ("mean", "std", "space", "class_names", "image_size", "in_chans", "images_per_class", "version")
+
+
+def k_center(points: Tensor, number: int) -> Tensor:
+    """Greedy k-center: the point nearest the mean, and then again and again the one farthest from all chosen.
+
+    Args:
+        points: Shape ``(N, …)``, compared by Euclidean distance.
+        number: How many to choose, at most N.
+
+    Returns:
+        Indices ``(number,)``, in the order of choice.
+    """
+    points = points.flatten(1).float()
+    points = points - points.mean(0)
+    lengths = points.square().sum(1)
+
+    def distance(index: int) -> Tensor:
+        return lengths + lengths[index] - 2 * points @ points[index]
+
+    chosen = [int(lengths.argmin())]
+    nearest = distance(chosen[0])
+    while len(chosen) < number:
+        chosen.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, distance(chosen[-1]))
+    return torch.tensor(chosen)
+
+
+def as_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalised images as uint8 pixels; what lies outside [0, 1] is cut off."""
+    scale, offset = (torch.tensor(tuple(values), dtype=torch.float32).view(-1, 1, 1) for values in (std, mean))
+    return ((images.detach().float().cpu() * scale + offset).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def through_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalised images as they come back from files of 8 bits a channel."""
+    return normalize(as_pixels(images, mean, std), mean, std).to(images.device)
+
+
+def write_png(path: str | Path, pixels: Tensor) -> None:
+    """Write an image, uint8 ``(C, H, W)`` with one or three channels."""
+    array = pixels.permute(1, 2, 0).numpy()
+    Image.fromarray(array[:, :, 0] if len(pixels) == 1 else array).save(path)
+
+
+def save_set(
+    folder: str | Path,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str],
+    facts: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write ``distilled.safetensors`` and, where a PNG can hold them, ``distilled/<class>/<number>.png``.
+
+    The first holds ``images``, float32 ``(N, C, H, W)``, normalised, and ``labels``, int64 ``(N,)``, class after class,
+    and in its metadata, as JSON, all else that is given here.
+
+    Args:
+        folder: An existing folder.
+        images: Normalised, shape ``(N, C, H, W)``, one class after the other, as many of each.
+        labels: Their classes, shape ``(N,)``.
+        mean: Mean of each channel on the scale of [0, 1].
+        std: Standard deviation of each channel on the same scale.
+        class_names: Names of the classes.
+        facts: What else to keep, e.g. how the set was made.
+
+    Returns:
+        The file, and the folder of PNG if there is one.
+
+    Raises:
+        InputError: If one of them exists already.
+    """
+    file, pictures = Path(folder, "distilled.safetensors"), Path(folder, "distilled")
+    for path in (file, pictures):
+        if path.exists():
+            raise InputError(f"{path} exists already, which is not overwritten: choose another folder with --run_dir")
+    metadata = {
+        "mean": list(mean),
+        "std": list(std),
+        "space": "normalized",
+        "class_names": list(class_names),
+        "image_size": images.shape[-1],
+        "in_chans": images.shape[1],
+        "images_per_class": len(images) // len(class_names),
+        "version": VERSION,
+        **(facts or {}),
+    }
+    safetensors.torch.save_file(
+        {"images": images.detach().float().cpu().contiguous(), "labels": labels.cpu().contiguous()},
+        file,
+        metadata={key: json.dumps(value, default=str) for key, value in metadata.items()},
+    )
+    if images.shape[1] not in (1, 3):
+        return [file]
+    pixels = as_pixels(images, mean, std)
+    for index, label in enumerate(labels.tolist()):
+        # Five digits first, so that the order of the folders is that of the labels.
+        place = pictures / f"{label:05d}_{str(class_names[label]).replace('/', '_')}"
+        place.mkdir(parents=True, exist_ok=True)
+        write_png(place / f"{index % metadata['images_per_class']:05d}.png", pixels[index])
+    return [file, pictures]
+
+
+def read_facts(path: str | Path) -> dict[str, Any]:
+    """What a file of `save_set` says about its images, without reading them.
+
+    Raises:
+        InputError: If the file is missing or of another kind.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"there is no distilled set at {path}: write one with `recipes export`")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+        facts = {key: json.loads(value) for key, value in metadata.items()}
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is no distilled set of `recipes export` ({error})") from error
+    missing = [key for key in _FACTS if key not in facts]
+    if missing:
+        raise InputError(f"{path} does not say its {missing[0]}: write it with `recipes export` or save_set")
+    if facts["space"] != "normalized" or facts["version"] != VERSION:
+        raise InputError(
+            f"{path} has space {facts['space']!r} and version {facts['version']}, but 'normalized' and {VERSION} can be"
+            " read: export the set again"
+        )
+    return facts
+
+
+def load_set(path: str | Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Images, labels and facts of a file of `save_set`.
+
+    Raises:
+        InputError: If the file is missing or of another kind.
+
+    Examples:
+        >>> images, labels, facts = load_set("distilled.safetensors")
+        >>> images.shape, facts["class_names"][labels[0]]
+        (torch.Size([10, 1, 8, 8]), '0')
+    """
+    facts = read_facts(path)
+    tensors = safetensors.torch.load_file(path)
+    if {"images", "labels"} - set(tensors) or len(tensors["images"]) != len(tensors["labels"]):
+        raise InputError(f"{path} needs as many labels as images: write it with `recipes export` or save_set")
+    return tensors["images"], tensors["labels"], facts

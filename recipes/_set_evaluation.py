@@ -1,0 +1,195 @@
+"""What a synthetic set is worth: networks trained on it and measured on real images; its pictures; its file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from ..modules.errors import InputError
+from ..modules.sampling import derived_seed, run_seed
+from ..modules.synthetic_set import as_pixels, save_set, through_pixels, write_png
+
+
+class SetScores:
+    """Counts what networks get right, for several sets with as many networks each.
+
+    Args:
+        networks: Trained networks by the name of the set they were trained on; "" is the distilled set.
+        device: Where the counts are.
+    """
+
+    def __init__(self, networks: Mapping[str, Sequence[nn.Module]], device: torch.device) -> None:
+        self.networks = networks
+        number = len(next(iter(networks.values())))
+        self._correct = torch.zeros(len(networks), number, device=device)
+        self._loss = torch.zeros_like(self._correct)
+        self._count = torch.zeros((), device=device)
+
+    def update(self, images: Tensor, labels: Tensor) -> None:
+        """Count a batch of real images."""
+        for row, networks in enumerate(self.networks.values()):
+            for column, network in enumerate(networks):
+                logits = network(images).float()
+                self._correct[row, column] += (logits.argmax(1) == labels).sum()
+                self._loss[row, column] += F.cross_entropy(logits, labels, reduction="sum")
+        self._count += len(labels)
+
+    def compute(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Means, population standard deviations and the single values.
+
+        Args:
+            total: Sums a tensor over processes.
+
+        Returns:
+            ``loss`` of the distilled set, and by set ``accuracy``, ``accuracy_std`` and ``accuracy_0``, …, with the
+            name of the set before what follows ``accuracy``.
+        """
+        correct, loss, count = (total(value) for value in (self._correct, self._loss, self._count))
+        values = {"loss": loss[0].mean() / count}
+        for name, accuracies in zip(self.networks, correct / count, strict=True):
+            stem = f"accuracy_{name}" if name else "accuracy"
+            values[stem] = accuracies.mean()
+            if len(accuracies) > 1:
+                values[f"{stem}_std"] = accuracies.std(correction=0)
+                values |= {f"{stem}_{index}": value for index, value in enumerate(accuracies)}
+        return values
+
+
+class SetEvaluation:
+    """Validation and test of `DatasetDistillation`, which it is a part of, and its outputs."""
+
+    _scores: SetScores | None
+
+    def on_validation_epoch_start(self: Any) -> None:
+        """Train networks on the images."""
+        # The sanity check looks at the loaders; training networks for it would be wasted.
+        self._scores = None
+        if not self.trainer.sanity_checking:
+            self._scores = self._trained({"": self.images}, self.networks, "val")
+
+    def on_test_epoch_start(self: Any) -> None:
+        """Train networks on the images and on the sets beside them."""
+        sets = {"": self.images, "random": self.random_images, "kcenter": self.kcenter_images}
+        data = self._facts()
+        if data is not None:
+            sets["png"] = through_pixels(self.images, data.mean, data.std)
+        self._scores = self._trained(sets, self.test_networks, "test")
+
+    def _trained(self: Any, sets: Mapping[str, Tensor], number: int, stage: str) -> SetScores:
+        """Networks trained on each set, in shares by the processes."""
+        if not self.ready:
+            raise InputError(
+                "there are no distilled images yet: run fit first, or name its checkpoint with --ckpt_path"
+            )
+        start = time.perf_counter()
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        seeds = [derived_seed(run_seed(), _EVALUATION, index) for index in range(number)]
+        trained: dict[str, list[nn.Module]] = {}
+        # Lightning evaluates in inference mode.
+        with torch.inference_mode(False), torch.enable_grad():
+            for name, images in sets.items():
+                networks = [self._build(*self._evaluation_args, seed=seed).to(self.device) for seed in seeds]
+                self.training_of_networks(
+                    networks[rank::world],
+                    images.detach().clone().flatten(0, 1),
+                    self.labels.clone(),
+                    seeds=seeds[rank::world],
+                    augment=None if self.augmentation is None else self._augment_each,
+                )
+                if world > 1:
+                    for index, network in enumerate(networks):
+                        network.load_state_dict(self.trainer.strategy.broadcast(network.state_dict(), index % world))
+                trained[name] = [network.eval() for network in networks]
+        self.log(f"{stage}/training_seconds", time.perf_counter() - start, rank_zero_only=True)
+        return SetScores(trained, self.device)
+
+    def validation_step(self: Any, batch: Any, batch_idx: int) -> None:
+        """Count what the networks get right."""
+        self._count(batch)
+
+    def test_step(self: Any, batch: Any, batch_idx: int) -> None:
+        """Count what the networks get right."""
+        self._count(batch)
+
+    def _count(self: Any, batch: Any) -> None:
+        if self._scores is not None:
+            self._scores.update(batch[0].float(), batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log accuracy and loss."""
+        self._log("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log accuracy and loss, of the sets beside too."""
+        self._log("test")
+
+    def _log(self: Any, stage: str) -> None:
+        if self._scores is None:
+            return
+        values = self._scores.compute(lambda value: self.trainer.strategy.reduce(value, reduce_op="sum"))
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+        self._scores = None
+
+    def _facts(self: Any) -> Any:
+        """The datamodule, if it says its mean and std."""
+        data = getattr(self.trainer, "datamodule", None)
+        return data if getattr(data, "mean", None) is not None and getattr(data, "std", None) is not None else None
+
+    def draw(self: Any) -> None:
+        """Write the first ten images of each class as a picture, a row for each class."""
+        data = self._facts()
+        if data is None or self.in_chans not in (1, 3):
+            return
+        rows = self.images[:, :10]
+        pixels = as_pixels(rows.flatten(0, 1), data.mean, data.std)
+        # Enlarged, as eight pixels are hard to see.
+        grid = make_grid(pixels, nrow=rows.shape[1], padding=1)[: self.in_chans]
+        grid = grid.repeat_interleave(3, 1).repeat_interleave(3, 2)
+        folder = Path(self.trainer.default_root_dir, "images")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"epoch_{self.current_epoch + 1:04d}.png"
+        write_png(path, grid)
+        for logger in self.trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("images", [str(path)], step=self.global_step)
+            elif hasattr(logger.experiment, "add_image"):
+                logger.experiment.add_image("images", grid, self.global_step)
+
+    def export_set(self: Any, folder: str | Path, data: Any) -> list[Path]:
+        """Write the images for use elsewhere; see `save_set`.
+
+        Args:
+            folder: An existing folder.
+            data: The datamodule, which knows mean, std and class names.
+
+        Raises:
+            InputError: If there are no images yet, the data does not say its mean and std, or a file exists already.
+        """
+        if not self.ready:
+            raise InputError("there are no distilled images to export: name a checkpoint with --ckpt_path")
+        if getattr(data, "mean", None) is None or getattr(data, "std", None) is None:
+            raise InputError("export needs data that says its mean and std, e.g. --data Digits")
+        network, args = self._network_args
+        facts = {
+            "method": type(self.matching).__name__,
+            "settings": {k: v for k, v in vars(self.matching).items() if isinstance(v, (int, float, str, list))},
+            "init": self.init,
+            "network": network,
+            "network_args": args,
+            "batch_real": self.batch_real,
+            "steps": self._step,
+            "seed": run_seed(),
+        }
+        names = [str(name) for name in getattr(data, "class_names", range(self.num_classes))]
+        images = self.images.flatten(0, 1)
+        return save_set(folder, images, self.labels, mean=data.mean, std=data.std, class_names=names, facts=facts)
+
+
+_EVALUATION = 8

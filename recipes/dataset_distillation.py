@@ -1,0 +1,363 @@
+"""Dataset distillation: the parameters are images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor, nn
+
+from ..modules.errors import InputError
+from ..modules.matching import ClassBatch, DataDAM, Matching
+from ..modules.networks import arranged, create_network, fastest_memory_format
+from ..modules.running_means import RunningMeans
+from ..modules.sampling import derived_seed, isolated_rng, run_position, run_seed
+from ..modules.siamese_augmentation import SiameseAugmentation
+from ..modules.small_set_training import SmallSetTraining
+from ..modules.synthetic_set import k_center
+from ._class_batches import ClassBatches, RealImages
+from ._set_evaluation import SetEvaluation
+
+
+class DatasetDistillation(SetEvaluation, LightningModule):
+    """Makes a small synthetic training set from a large real one.
+
+    The images are the only parameters. Each step draws real images of every class and a network with fresh random
+    weights, and moves the synthetic images to where the loss ``matching`` finds them more like the real ones. Data is
+    read once, from any datamodule or loader, and kept in memory as it comes, uint8 for the datamodules here; batches of
+    each class are then drawn by (seed, step, class). An epoch is ``steps_per_epoch`` steps.
+
+    Validation trains ``networks`` fresh networks on the synthetic images and measures them on the validation images;
+    it is as rare as ``trainer.check_val_every_n_epoch`` says. Test does so with ``test_networks`` networks, and with as
+    many on random real images, on a k-center choice, and on the distilled images as 8-bit pixels. Logged:
+    ``train/loss`` and its terms, sums over classes; ``val/accuracy``, ``val/loss``; ``test/accuracy``,
+    ``test/accuracy_std`` (of the population) and ``test/accuracy_0``, …, one for each network, and the same of
+    ``test/accuracy_random``, ``test/accuracy_kcenter`` and ``test/accuracy_png``; ``val/training_seconds`` and
+    ``test/training_seconds``, what it took to train the networks.
+
+    Args:
+        num_classes: Number of classes; on the command line it comes from the data.
+        network: A timm name, ours (``convnet``, ``cifar_resnet8``, …) among them: the networks that synthetic and
+            real images are compared in. It is no part of checkpoints.
+        in_chans: Channels of an image; on the command line it comes from the data.
+        image_size: Height and width of an image in pixels; on the command line it comes from the data.
+        network_args: Further arguments of that network, e.g. ``{norm: batch}``.
+        matching: The loss. Default: `DataDAM` with the paper's settings.
+        images_per_class: Synthetic images of each class, at most as many as there are real ones.
+        init: What the images start from: random real images ("real"), normal noise ("noise") or real images chosen by
+            greedy k-center on their pixels ("kcenter").
+        batch_real: Real images of each class in a step; a class with fewer gives all it has. Published: 256, and 64 in
+            DataDAM's code.
+        augmentation: Applied to the real and synthetic images of a class alike, and image by image in training on the
+            set; None is off.
+        steps_per_epoch: Optimizer steps that are called an epoch.
+        optimizer: Called with the images. Default: SGD, rate 1, momentum 0.5, as published for up to 50 images per
+            class; for more the rate is 10.
+        training: How networks are trained on the set to measure it. Default: as published, 1000 epochs.
+        networks: How many of them in validation.
+        test_networks: How many of them in test.
+        evaluation_network: A timm name; None is ``network``. Another one shows whether the set serves architectures
+            that it was not made with.
+        evaluation_network_args: Further arguments of that network; None takes ``network_args`` if ``network`` is
+            measured, else none.
+        grid_every: Epochs between pictures of the first ten images of each class, as ``images/*.png`` in the run's
+            folder and to loggers that take images; 0 is off.
+
+    Raises:
+        InputError: If an argument is out of its range or does not go with the network, and when the run starts: if the
+            data does not fit, a class has too few images, or there are several processes and either fewer classes or a
+            network whose batch normalisation mixes the classes.
+    """
+
+    monitor = "val/accuracy"
+    """The logged value that says which checkpoint is best; the larger the better."""
+    monitor_mode = "max"
+
+    chooses_samples = True
+    """Says to callbacks that select training samples that this recipe draws its own."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        network: str = "convnet",
+        *,
+        in_chans: int = 3,
+        image_size: int = 32,
+        network_args: dict[str, Any] | None = None,
+        matching: Matching | None = None,
+        images_per_class: int = 10,
+        init: Literal["real", "noise", "kcenter"] = "real",
+        batch_real: int = 256,
+        augmentation: SiameseAugmentation | None = None,
+        steps_per_epoch: int = 100,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.SGD(parameters, lr=1.0, momentum=0.5),
+        training: SmallSetTraining | None = None,
+        networks: int = 1,
+        test_networks: int = 5,
+        evaluation_network: str | None = None,
+        evaluation_network_args: dict[str, Any] | None = None,
+        grid_every: int = 0,
+    ) -> None:
+        super().__init__()
+        if num_classes is None or num_classes < 2:
+            raise InputError(f"num_classes must be at least 2 but is {num_classes}: set it, as the data does not say")
+        for name, value, least in (
+            ("images_per_class", images_per_class, 1),
+            ("batch_real", batch_real, 1),
+            ("steps_per_epoch", steps_per_epoch, 1),
+            ("networks", networks, 1),
+            ("test_networks", test_networks, 1),
+            ("grid_every", grid_every, 0),
+        ):
+            if value < least:
+                raise InputError(f"{name} must be at least {least} but is {value}")
+        if init not in ("real", "noise", "kcenter"):
+            raise InputError(f"init must be real, noise or kcenter but is {init!r}")
+        # As in `Classification`: a checkpoint holds only plain values.
+        objects = [] if _given_hyperparameters.get() else ["matching", "augmentation", "optimizer", "training"]
+        self.save_hyperparameters(ignore=objects, logger=False)
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.image_size = image_size
+        self.images_per_class = images_per_class
+        self.init = init
+        self.batch_real = batch_real
+        self.augmentation = augmentation
+        self.steps_per_epoch = steps_per_epoch
+        self.optimizer = optimizer
+        self.training_of_networks = training if training is not None else SmallSetTraining()
+        self.networks = networks
+        self.test_networks = test_networks
+        self.grid_every = grid_every
+        self.matching = matching if matching is not None else DataDAM()
+        self._network_args = (network, network_args or {})
+        same = evaluation_network in (None, network)
+        args = network_args if same and evaluation_network_args is None else evaluation_network_args
+        self._evaluation_args = (evaluation_network or network, args or {})
+        self._build(*self._evaluation_args, seed=0)  # refuses what cannot be built before anything is trained
+        # In a list, as a sub-module would be part of checkpoints, of the optimizer and of what DDP keeps alike.
+        self._network = [self._build(*self._network_args, seed=0).eval()]
+        for module in self._network[0].modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train()  # matching uses the statistics of the batch
+        self.memory_format = fastest_memory_format(self._network[0])
+        if self.memory_format is not torch.preserve_format:
+            self._network[0].to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.matching.attach(self._network[0], images_per_class=images_per_class)
+
+        shape = num_classes, images_per_class, in_chans, image_size, image_size
+        self.images = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("labels", torch.arange(num_classes).repeat_interleave(images_per_class), persistent=False)
+        for name in ("random", "kcenter"):
+            self.register_buffer(f"{name}_images", torch.zeros(shape))
+        self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
+        self._means = RunningMeans()
+        self._step = 0
+        self._position = (0, 0)
+        self._restored: dict[str, Tensor] | None = None
+        self._batches: ClassBatches | None = None
+        self._scores = None
+        self.rank, self.world = 0, 1
+
+    labels: Tensor
+    random_images: Tensor
+    kcenter_images: Tensor
+    ready: Tensor
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Read the real images, choose what the synthetic ones start from, and take the place of their loader."""
+        if stage == "predict":
+            raise InputError("DatasetDistillation has no network to predict with: train one on --data DistilledImages")
+        if stage != "fit":
+            return
+        self.rank, self.world = self.trainer.global_rank, self.trainer.world_size
+        if self.world > 1 and self.matching.mixes_classes:
+            raise InputError(
+                f"network {self._network_args[0]} has batch normalisation, whose statistics are of all classes, which"
+                f" {self.world} processes share: choose a network without, for convnet --model.network_args.norm"
+                " instance, or one process"
+            )
+        if self.world > self.num_classes:
+            raise InputError(f"{self.world} processes share {self.num_classes} classes: use at most as many processes")
+        self._use(RealImages(self._real_batches(), self.num_classes))
+        # From here on batches come from `train_dataloader` below.
+        self.trainer.fit_loop._data_source.instance = self
+
+    def _real_batches(self) -> Any:
+        """Batches of the training images, without augmentation where the datamodule offers that."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None and hasattr(datamodule, "plain_train_dataloader"):
+            return datamodule.plain_train_dataloader()
+        source = self.trainer.fit_loop._data_source
+        if source.instance is self:
+            raise InputError("DatasetDistillation makes its images from real ones: give it a datamodule or a loader")
+        # A shuffling loader draws from the global generators.
+        with isolated_rng(derived_seed(run_seed(), _READING)):
+            return list(source.dataloader())  # type: ignore[arg-type]
+
+    def _use(self, real: RealImages) -> None:
+        """Check the real images, and fill the synthetic ones and the two baselines unless that is done."""
+        least = min(range(self.num_classes), key=lambda label: len(real.by_class[label]))
+        if len(real.by_class[least]) < self.images_per_class:
+            raise InputError(
+                f"images_per_class is {self.images_per_class} but class {least} has only"
+                f" {len(real.by_class[least])} training images: choose a smaller value or add images"
+            )
+        shape = self.images.shape[2:]
+        if real.images.shape[1:] != shape:
+            raise InputError(
+                f"training images must have shape {tuple(shape)} (in_chans, image_size, image_size) but have"
+                f" {tuple(real.images.shape[1:])}: set in_chans and image_size to the data's"
+            )
+        mine = range(self.rank, self.num_classes, self.world)
+        self._batches = ClassBatches(real, mine, per_class=self.batch_real, steps=self.steps_per_epoch)
+        if self.ready:
+            return
+        with torch.no_grad():
+            for label, members in enumerate(real.by_class):
+                of_class = self._served(real.images[members], real.labels[members])
+                self.kcenter_images[label] = of_class[k_center(of_class, self.images_per_class)]
+                for stream, target in ((_INIT, self.images), (_RANDOM, self.random_images)):
+                    chosen = real.draw(label, self.images_per_class, (run_seed(), stream, label))
+                    target[label] = self._served(real.images[chosen], real.labels[chosen])
+            if self.init == "kcenter":
+                self.images.copy_(self.kcenter_images)
+            elif self.init == "noise":
+                generator = torch.Generator().manual_seed(derived_seed(run_seed(), _INIT))
+                self.images.copy_(torch.randn(self.images.shape, generator=generator))
+            self.ready.fill_(True)
+
+    def _served(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images as a training step gets them, which is what the datamodule does to a batch on the device."""
+        batch: Any = images, labels
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None:
+            batch = datamodule.on_before_batch_transfer(batch, 0)
+            batch = datamodule.on_after_batch_transfer(batch, 0)
+        if not batch[0].is_floating_point():
+            raise InputError(
+                f"training images are {batch[0].dtype} and no datamodule makes them floating: normalise them in the"
+                " data set, or in on_after_batch_transfer of a datamodule"
+            )
+        return batch[0].float()
+
+    def train_dataloader(self) -> Any:
+        """Real images of this process's classes, ``steps_per_epoch`` batches of them."""
+        assert self._batches is not None
+        return self._batches.loader(self._position)
+
+    # -- distillation ------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Take the matching network along to the device."""
+        self._network[0].to(self.device)
+        if self._restored is not None:
+            self._network[0].load_state_dict(self._restored)
+            self._restored = None
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The matching loss, summed over classes."""
+        assert self._batches is not None
+        network = self._renewed_network()
+        classes, number = self._batches.classes, self.images_per_class
+        images, labels = (value[self.rank :: self.world].flatten(0, 1) for value in (self.images, self._label_rows()))
+        real = self._augmented(ClassBatch(batch[0], batch[1], self._batches.counts), classes)
+        synthetic = self._augmented(ClassBatch(images, labels, [number] * len(classes)), classes)
+        terms = self.matching.terms(network, real, synthetic, self.num_classes)
+        loss = torch.stack(list(terms.values())).sum()
+        self._step += 1
+        values = {f"train/{name}": term.detach() for name, term in {"loss": loss, **terms}.items()}
+        self._means.update(values, 1)
+        # DDP averages the gradients of the processes, each of which has its own classes, and the loss is a sum.
+        return loss * self.world
+
+    def _label_rows(self) -> Tensor:
+        return self.labels.view(self.num_classes, -1)
+
+    def _renewed_network(self) -> nn.Module:
+        """The network of this step: with fresh weights, or one step further."""
+        network = self._network[0]
+        if self._step % self.matching.network_steps == 0:
+            seed = derived_seed(run_seed(), _NETWORK, self._step)
+            network.load_state_dict(self._build(*self._network_args, seed=seed).state_dict())
+        else:
+            images = arranged(self.images.detach().flatten(0, 1), self.memory_format)
+            seed = derived_seed(run_seed(), _INNER, self._step)
+            self.matching.train_network(
+                network,
+                images,
+                self.labels,
+                augment=lambda batch, number: self._augment_each(batch, (seed, number)),
+                seed=seed,
+            )
+        return network
+
+    def _augmented(self, batch: ClassBatch, classes: Sequence[int]) -> ClassBatch:
+        """The batch with one transform for each class, which depends on the step and the class alone."""
+        images = batch.images
+        if self.augmentation is not None:
+            parts = zip(classes, images.split(list(batch.counts)), strict=True)
+            key = run_seed(), _AUGMENT, self._step
+            images = torch.cat([self.augmentation(part, (*key, label)) for label, part in parts])
+        return ClassBatch(arranged(images, self.memory_format), batch.labels, batch.counts)
+
+    def _augment_each(self, images: Tensor, key: Sequence[int]) -> Tensor:
+        return images if self.augmentation is None else self.augmentation(images, key, shared=False)
+
+    def on_train_epoch_start(self) -> None:
+        """Begin new means."""
+        self._means.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means, and draw the images where that is due."""
+        self.log_dict(self._means.compute(), prog_bar=True, sync_dist=True, reduce_fx="sum")
+        if self.grid_every and (self.current_epoch + 1) % self.grid_every == 0 and self.trainer.is_global_zero:
+            self.draw()
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over the images."""
+        return self.optimizer([self.images])
+
+    def _build(self, name: str, args: Mapping[str, Any], *, seed: int) -> nn.Module:
+        """A network with fresh weights, which depend on the seed alone."""
+        with isolated_rng(seed):
+            return create_network(
+                name,
+                num_classes=self.num_classes,
+                in_chans=self.in_chans,
+                network_args=dict(args),
+                image_size=self.image_size,
+            )
+
+    # -- resume ------------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where the run is, and the matching network if it serves several steps."""
+        steps = self.matching.network_steps
+        between = self._step % steps and {k: v.cpu().clone() for k, v in self._network[0].state_dict().items()}
+        checkpoint["distillation"] = {
+            "step": self._step,
+            "position": run_position(self.trainer),
+            "network": between or None,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where the checkpoint was written."""
+        state = checkpoint.get("distillation")
+        if state is None:
+            raise InputError("the checkpoint is not of DatasetDistillation: give one of its own with --ckpt_path")
+        self._step, self._position, self._restored = state["step"], tuple(state["position"]), state["network"]
+
+    def teardown(self, stage: str) -> None:
+        """Forget where a resumed fit had started, so that the next one begins at its beginning."""
+        if stage == "fit":
+            self._position = (0, 0)
+
+
+_READING, _INIT, _RANDOM, _NETWORK, _INNER, _AUGMENT = range(2, 8)

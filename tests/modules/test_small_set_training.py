@@ -1,0 +1,53 @@
+import pytest
+import torch
+from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.networks import create_network
+from lightning_recipes.modules.sampling import isolated_rng
+from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
+from lightning_recipes.modules.small_set_training import SmallSetTraining
+
+IMAGES = torch.randn(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(3).repeat_interleave(10)
+
+
+def networks(number, norm="instance"):
+    made = []
+    for seed in range(number):
+        with isolated_rng(seed):
+            arguments = {"depth": 1, "width": 4, "norm": norm}
+            made.append(create_network("convnet", num_classes=3, in_chans=1, network_args=arguments, image_size=8))
+    return made
+
+
+def augment(images, key):
+    return SiameseAugmentation()(images, key, shared=False)
+
+
+@pytest.mark.parametrize("function", [None, augment])
+def test_several_networks_at_once_come_out_as_one_after_the_other(function):
+    results = []
+    for together in (False, True):
+        nets = networks(3)
+        training = SmallSetTraining(6, batch_size=16, together=together)
+        training(nets, IMAGES, LABELS, seeds=[5, 6, 7], augment=function)
+        results.append([torch.cat([w.detach().flatten() for w in net.parameters()]) for net in nets])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(results[0][0], results[0][1])
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_networks_learn_the_set(together):
+    for norm in ("instance", "batch"):
+        nets = networks(2, norm)
+        state = torch.get_rng_state()
+        SmallSetTraining(200, together=together)(nets, IMAGES, LABELS, seeds=[0, 1])
+        assert torch.equal(torch.get_rng_state(), state)
+        assert all((net(IMAGES).argmax(1) == LABELS).float().mean() > 0.9 for net in nets)
+        assert not any(net.training for net in nets)
+
+
+@pytest.mark.parametrize("arguments", [{"epochs": 0}, {"lr": 0}, {"momentum": 1}, {"batch_size": 0}])
+def test_errors_name_the_argument(arguments):
+    with pytest.raises(InputError, match=f"{next(iter(arguments))} must be"):
+        SmallSetTraining(**arguments)
