@@ -272,6 +272,17 @@ def local_memory() -> str:
     return table([*header, "trained", "commit"], body)
 
 
+def timm_coverage() -> str:
+    """How many of timm's architectures can be cut."""
+    row = rows("timm_coverage")[-1]
+    return (
+        f"Of {row['tried']} architectures of timm {row['timm']}, an even sample of {row['architectures']},"
+        f" {row['works']} take a whole step of local learning in all their units, {row['refused']} are refused,"
+        f" {row['fails']} fail and {row['not_measured']} could not be tried"
+        f" (`{row['command']}`, commit {row['commit']})."
+    )
+
+
 def quickstart() -> str:
     """The end of a quick-start run."""
     text = (ROOT / "results" / "quickstart.txt").read_text()
@@ -291,6 +302,7 @@ PARTS = {
     "deit_lt digits": lambda: on_digits("^digits/deit_lt"),
     "selection cost": selection_cost,
     "local memory": local_memory,
+    "timm coverage": timm_coverage,
     "robustness digits": lambda: robust("digits"),
     "robustness": lambda: robust("cifar10"),
     "adversarial cost": adversarial_cost,

@@ -9,6 +9,7 @@ from helpers import trainer
 from lightning_recipes.modules.auxiliary import (
     DGL,
     MAN,
+    AugLocal,
     FeatureReconstruction,
     InfoPro,
     LocalBatch,
@@ -207,7 +208,9 @@ def test_a_module_rebuilds_its_own_normalised_input():
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto"])
 @pytest.mark.parametrize(
-    "auxiliary", [DGL(), MAN(DGL()), InfoPro(), PredSim(), FeatureReconstruction()], ids=lambda a: type(a).__name__
+    "auxiliary",
+    [AugLocal(1), DGL(), MAN(DGL()), InfoPro(), PredSim(), FeatureReconstruction()],
+    ids=lambda a: type(a).__name__,
 )
 def test_heads_fit_tokens_and_maps_of_either_order(name, auxiliary):
     size = {"vit_tiny_patch16_224": 32, "swin_tiny_patch4_window7_224": 64, "convnext_atto": 64}[name]
