@@ -248,6 +248,41 @@ def speed() -> str:
     return table(["what", "here", "beside", "ratio", "command"], body)
 
 
+def local_memory() -> str:
+    """Memory and time of local learning beside ordinary training: the last row of each kind."""
+    last = {
+        (row["network"], row["batch"], row["method"], row["hardware"]): row for row in rows("local_learning_memory")
+    }
+    body = [
+        [
+            f"`{row['network']}`, {row['batch']} x {row['image_size']} px",
+            row["method"],
+            row["modules"],
+            f"{float(row['allocated_mib']):,.1f}",
+            f"{float(row['allocated_ratio']):.2f}",
+            f"{float(row['kept_ratio']):.2f}" if row["kept_ratio"] else "",
+            f"{float(row['seconds']):.3f}",
+            f"{float(row['time_ratio']):.2f}",
+            f"{int(row['trained_parameters']) / 1e6:.2f} M",
+            row["commit"],
+        ]
+        for row in last.values()
+    ]
+    header = ["network, batch", "training", "modules", "allocated MiB", "ratio", "kept, ratio", "s a step", "ratio"]
+    return table([*header, "trained", "commit"], body)
+
+
+def timm_coverage() -> str:
+    """How many of timm's architectures can be cut."""
+    row = rows("timm_coverage")[-1]
+    return (
+        f"Of {row['tried']} architectures of timm {row['timm']}, an even sample of {row['architectures']},"
+        f" {row['works']} take a whole step of local learning in all their units, {row['refused']} are refused,"
+        f" {row['fails']} fail and {row['not_measured']} could not be tried"
+        f" (`{row['command']}`, commit {row['commit']})."
+    )
+
+
 def quickstart() -> str:
     """The end of a quick-start run."""
     text = (ROOT / "results" / "quickstart.txt").read_text()
@@ -266,6 +301,8 @@ PARTS = {
     "distillation digits": lambda: on_digits(r"^digits/(kd|ats|isats|dkd|dist|lskd) |width 8"),
     "deit_lt digits": lambda: on_digits("^digits/deit_lt"),
     "selection cost": selection_cost,
+    "local memory": local_memory,
+    "timm coverage": timm_coverage,
     "robustness digits": lambda: robust("digits"),
     "robustness": lambda: robust("cifar10"),
     "adversarial cost": adversarial_cost,

@@ -26,7 +26,7 @@ class SampleWeighting:
     def reduce(self, losses: Tensor, *, mixing_ratio: float = 1.0) -> Tensor:
         """Weighted mean of per-sample losses, divided by N and not by the sum of the weights.
 
-        To be called once a step: a callback reads the losses of the last call.
+        A callback reads the losses of a step's last call, which must be those of the classifier that is kept.
 
         Args:
             losses: One loss per image, shape ``(N,)``.

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ..modules.auxiliary import Auxiliary, Cut, LocalBatch, LocalHead
@@ -95,7 +96,8 @@ class LocalLearning(Classification):
         if image_size is None:
             raise InputError("image_size must be given, as the heads are made for the shapes of the features")
         if self._compile:
-            raise InputError("compile does not go with a network that is cut: leave it out")
+            rank_zero_warn("compile is off, as a network that is cut cannot be compiled")
+            self._compile = False
         if getattr(self.objective, "student", None) is not None:
             raise InputError(
                 f"{self.objective.title} reads features of the whole network, which local heads do not have: choose an"

@@ -24,7 +24,7 @@ from lightning_recipes.callbacks import (
 from lightning_recipes.callbacks._score_file import save_scores
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.attacks import PGD
-from lightning_recipes.modules.auxiliary import DGL, AugLocal, Auxiliary
+from lightning_recipes.modules.auxiliary import DGL, MAN, AugLocal, Auxiliary, FeatureReconstruction, InfoPro, PredSim
 from lightning_recipes.modules.losses import ATS, DIST, DKD, ISATS, KD, LSKD, AttentionTransfer, FitNet
 from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching, Matching
@@ -205,6 +205,10 @@ SETTINGS = [
     Setting("ltd", model=lambda: adversarial(objective=LTD(teacher()))),
     Setting("auglocal", model=lambda: local(AugLocal(1, merge_last=False))),
     Setting("dgl", model=lambda: local(DGL("cnn")), ddp_equals_single=False),
+    Setting("man", model=lambda: local(MAN(DGL("linear"), momentum=0.9))),
+    Setting("infopro", model=lambda: local(InfoPro(task=(0.5, 1.0))), ddp_equals_single=False),
+    Setting("predsim", model=lambda: local(PredSim(similarity=0.9)), ddp_equals_single=False),
+    Setting("feature_reconstruction", model=lambda: local(FeatureReconstruction())),
     Setting("random_subset", callbacks=lambda: [RandomSubset(0.3)], selects_samples=True),
     Setting(
         "el2n",
@@ -251,6 +255,12 @@ VARIANTS = [
     Setting(
         "local distillation",
         model=lambda: local(DGL("linear"), objective=Distillation(teacher(), ATS(), ce_weight=0.5, kd_weight=0.5)),
+    ),
+    Setting("man by the paper", model=lambda: local(MAN(DGL("linear"), momentum=0.9, rule="paper"))),
+    Setting(
+        "infopro with man and contrast",
+        model=lambda: local(MAN(InfoPro("contrast", task=(0.5, 1.0)), momentum=0.9), mean=[0.3], std=[0.4]),
+        ddp_equals_single=False,
     ),
     Setting("local steps", model=lambda: local(DGL("linear"), step_per_module=True)),
     Setting(

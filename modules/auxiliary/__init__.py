@@ -3,5 +3,25 @@
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead
 from .auglocal import AugLocal, auglocal_depths, auglocal_units
 from .dgl import DGL
+from .feature_reconstruction import FeatureReconstruction
+from .infopro import InfoPro, contrastive_loss
+from .man import MAN, follow
+from .predsim import PredSim, similarities
 
-__all__ = ["DGL", "AugLocal", "Auxiliary", "Cut", "LocalBatch", "LocalHead", "auglocal_depths", "auglocal_units"]
+__all__ = [
+    "DGL",
+    "MAN",
+    "AugLocal",
+    "Auxiliary",
+    "Cut",
+    "FeatureReconstruction",
+    "InfoPro",
+    "LocalBatch",
+    "LocalHead",
+    "PredSim",
+    "auglocal_depths",
+    "auglocal_units",
+    "contrastive_loss",
+    "follow",
+    "similarities",
+]

@@ -277,7 +277,6 @@ def test_an_overflow_in_one_module_skips_the_step_of_all_and_lowers_the_scale_on
     [
         ({"auxiliary": None}, "auxiliary must be given"),
         ({"image_size": None}, "image_size must be given"),
-        ({"compile": True}, "compile does not go"),
         ({"num_modules": 4}, "num_modules must lie in 1..3"),
         ({"units_per_module": 0}, "units_per_module must be at least 1"),
         ({"auxiliary": AugLocal(2)}, "no cut is left"),

@@ -1,0 +1,99 @@
+"""PredSim: each module predicts the class and makes images of one class similar."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ._base import Auxiliary, Cut, LocalBatch, LocalHead
+from ._maps import ToMaps
+
+
+class PredSim(Auxiliary):
+    """A linear classifier on pooled features, and similarities that are to be those of the labels.
+
+    Paper: https://arxiv.org/abs/1901.06656. The loss is ``1 - similarity`` times the objective of the classifier plus
+    ``similarity`` times the mean squared difference between the similarities of the batch's features and those of its
+    labels. Each image gets the mean over its own row, so the mean over the batch is the paper's. There each layer has
+    an optimizer and steps at once; see ``step_per_module`` of the recipe.
+
+    Args:
+        similarity: Weight of the similarities, 0.99 in the authors' code.
+        features: Largest number of pooled features that the classifier gets, 4096 in the authors' code.
+
+    Raises:
+        InputError: If ``similarity`` is outside [0, 1] or ``features`` is less than 1.
+    """
+
+    def __init__(self, *, similarity: float = 0.99, features: int = 4096) -> None:
+        if not 0 <= similarity <= 1:
+            raise InputError(f"similarity must lie in [0, 1] but is {similarity}")
+        if features < 1:
+            raise InputError(f"features must be at least 1 but is {features}")
+        self.similarity = similarity
+        self.features = features
+
+    def build(self, cut: Cut) -> LocalHead:
+        """The head behind one module."""
+        maps = ToMaps(cut.features, channels_last=cut.channels_last)
+        channels, height, width = maps.shape
+        side = min(height, width, max(1, math.isqrt(self.features // channels)))
+        return PredSimHead(maps, side, cut.num_classes, similarity=self.similarity)
+
+
+class PredSimHead(LocalHead):
+    """Prediction and similarity.
+
+    Args:
+        maps: Arranges the features as maps.
+        side: Height and width that maps are pooled to for the classifier.
+        num_classes: Number of classes.
+        similarity: Weight of the similarities.
+    """
+
+    def __init__(self, maps: ToMaps, side: int, num_classes: int, *, similarity: float) -> None:
+        super().__init__()
+        channels = maps.channels
+        self.maps = maps
+        self.similarity = similarity
+        self.num_classes = num_classes
+        self.predict = self.compare = None
+        if similarity < 1:
+            classifier = nn.Linear(channels * side**2, num_classes)
+            # As in the authors' code, so that the classifier does not disturb the features at first.
+            nn.init.zeros_(classifier.weight)
+            self.predict = nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Flatten(), classifier)
+        if similarity > 0:
+            self.compare = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, features: Tensor, batch: LocalBatch) -> Tensor:
+        """Losses ``(N,)``."""
+        maps = self.maps(features)
+        losses = features.new_zeros(len(features), dtype=torch.float32)
+        if self.predict is not None:
+            losses = losses + (1 - self.similarity) * batch.classify(self.predict(maps))
+        if self.compare is not None:
+            labels = batch.labels
+            wanted = similarities((F.one_hot(labels, self.num_classes) if labels.ndim == 1 else labels).float())
+            losses = losses + self.similarity * (similarities(self.compare(maps)) - wanted).square().mean(1)
+        return losses
+
+
+def similarities(features: Tensor) -> Tensor:
+    """Cosines ``(N, N)`` between centred features, in [-1, 1].
+
+    Maps ``(N, C, h, w)`` of more than three channels and more than one pixel stand for the standard deviation of each
+    channel, as in the authors' code.
+    """
+    features = features.float()
+    if features.ndim == 4:
+        if features.shape[1] > 3 and features.shape[2] * features.shape[3] > 1:
+            features = features.flatten(2).std(2)
+        features = features.flatten(1)
+    centred = features - features.mean(1, keepdim=True)
+    rows = centred / (centred.norm(dim=1, keepdim=True) + 1e-8)
+    return (rows @ rows.T).clamp(-1, 1)
