@@ -33,9 +33,10 @@ class DataDAM(FeatureMatching):
         layers: Names of the layers whose attention is matched, as in ``network.named_modules()``; None is every
             ``nn.ReLU`` but the last, as published, or every block but the last where ReLUs are no modules.
         scale: Factor of the whole loss (100, as in the authors' code); the image optimizer's rate refers to it.
-        chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 16 on a CPU,
-            where it is fastest because the features stay in the cache, and 1,024 elsewhere. It changes the time and
-            the memory; with batch normalisation, whose statistics are of all images, all pass together.
+        chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 2^14 pixels
+            on a CPU, 16 images of 32x32, where it is fastest as features stay in the cache, and 2^20 elsewhere. It
+            changes time and memory only; with batch normalisation, whose statistics are of all images, all pass
+            together.
 
     Raises:
         InputError: If an argument is out of its range, or the network has no such layers.
