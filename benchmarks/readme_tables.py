@@ -283,6 +283,56 @@ def timm_coverage() -> str:
     )
 
 
+def distilled_sets() -> str:
+    """What sets of each size are worth; real images of the same size from the runs of the first method."""
+    measured = rows("distilled_sets")
+    first = {row["images_per_class"]: row["command"] for row in reversed(measured)}
+    body = []
+    for row in measured:
+        distilled = row["set"].startswith("distilled")
+        if not distilled and row["command"] != first[row["images_per_class"]]:
+            continue
+        options = re.findall(r"--model\.(?!images_per_class)(\S+ \S+)", row["command"])
+        body.append(
+            [
+                row["images_per_class"],
+                ", ".join([f"`{row['recipe']}`", *options, *row["set"].split(", ")[1:]]) if distilled else row["set"],
+                accuracy(row),
+                f"{row['sets']} x {row['networks']}",
+                row["steps"] if distilled else "",
+                row["commit"],
+            ]
+        )
+    header = ["images per class", "set", "test accuracy", "sets x networks", "steps", "commit"]
+    return table(header, body)
+
+
+def dataset_distillation_cost() -> str:
+    """A step of distillation beside the plain loop, and networks trained together beside one by one."""
+    body = [
+        [
+            f"{row['images_per_class']}, {row['batch_real']}",
+            f"{row['norm']}, {float(row['power']):g}",
+            f"{row['ours_cpu_s']} and {row['reference_cpu_s']}",
+            f"{row['times_faster']} ({row['times_faster_min']} to {row['times_faster_max']})",
+            f"{row['ours_mib']} and {row['reference_mib']} MiB, {row['memory_ratio']} x",
+            row["loss_difference"],
+            row["commit"],
+        ]
+        for row in rows("dataset_distillation_step")
+    ]
+    header = ["images, real images of each class", "norm, power", "CPU s a step, here and there", "times faster"]
+    together = [
+        f"{row['case']} {row['times_faster']} x ({row['together_cpu_s']} and {row['one_by_one_cpu_s']} CPU s,"
+        f" `{row['command']}`, commit {row['commit']})"
+        for row in rows("small_set_training")
+    ]
+    return (
+        table([*header, "memory of a step", "loss differs by", "commit"], body)
+        + f"\n\nTen networks together beside one by one, times faster: {', '.join(together)}."
+    )
+
+
 def quickstart() -> str:
     """The end of a quick-start run."""
     text = (ROOT / "results" / "quickstart.txt").read_text()
@@ -306,6 +356,8 @@ PARTS = {
     "robustness digits": lambda: robust("digits"),
     "robustness": lambda: robust("cifar10"),
     "adversarial cost": adversarial_cost,
+    "distilled sets": distilled_sets,
+    "dataset distillation cost": dataset_distillation_cost,
 }
 
 

@@ -52,6 +52,10 @@ class FeatureCapture:
         self._outputs.clear()
         self._on = True
 
+    def forget(self) -> None:
+        """Let go of the outputs that were kept."""
+        self._outputs.clear()
+
     def take(self) -> list[Tensor]:
         """The outputs of the pass since :meth:`start`, in the order of the layers; as often as they are wanted.
 

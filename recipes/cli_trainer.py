@@ -51,7 +51,7 @@ class RecipesTrainer(Trainer):
         """
         if hasattr(model, "export_set"):
             if ckpt_path is not None:
-                _load(model, ckpt_path)
+                model.on_load_checkpoint(_load(model, ckpt_path))
             for path in model.export_set(Path(self.default_root_dir), datamodule):  # type: ignore[operator]
                 print(path)
             return
@@ -121,9 +121,10 @@ class RecipesTrainer(Trainer):
         )
 
 
-def _load(model: LightningModule, ckpt_path: str) -> None:
-    weights = torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict(weights, strict=model.strict_loading)
+def _load(model: LightningModule, ckpt_path: str) -> dict[str, Any]:
+    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
+    return checkpoint
 
 
 def _facts(model: LightningModule, data: Any) -> dict[str, Any]:

@@ -148,6 +148,9 @@ class DatasetDistillation(SetEvaluation, LightningModule):
         if self.memory_format is not torch.preserve_format:
             self._network[0].to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.matching.attach(self._network[0], images_per_class=images_per_class)
+        # Layers that do not serve are found here and not in the first step.
+        trial = ClassBatch(torch.zeros(2, in_chans, image_size, image_size), torch.arange(2), [1, 1])
+        self.matching.terms(self._network[0], trial, trial, num_classes)
 
         shape = num_classes, images_per_class, in_chans, image_size, image_size
         self.images = nn.Parameter(torch.zeros(shape))
@@ -172,8 +175,6 @@ class DatasetDistillation(SetEvaluation, LightningModule):
 
     def setup(self, stage: str) -> None:
         """Read the real images, choose what the synthetic ones start from, and take the place of their loader."""
-        if stage == "predict":
-            raise InputError("DatasetDistillation has no network to predict with: train one on --data DistilledImages")
         if stage != "fit":
             return
         self.rank, self.world = self.trainer.global_rank, self.trainer.world_size
@@ -319,6 +320,10 @@ class DatasetDistillation(SetEvaluation, LightningModule):
         self.log_dict(self._means.compute(), prog_bar=True, sync_dist=True, reduce_fx="sum")
         if self.grid_every and (self.current_epoch + 1) % self.grid_every == 0 and self.trainer.is_global_zero:
             self.draw()
+
+    def predict_step(self, batch: Any, batch_idx: int) -> None:
+        """Refuse: images predict nothing."""
+        raise InputError("DatasetDistillation has no network to predict with: train one on --data DistilledImages")
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the images."""

@@ -23,17 +23,21 @@ def attention_maps(features: Tensor, *, power: float = 4.0) -> Tensor:
     Returns:
         Shape ``(N, h * w)``, each row of Euclidean length 1.
     """
-    # The largest value is divided out, as powers of large features overflow in float32.
     (features,) = full_precision(features)
-    scale = features.detach().abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
-    return F.normalize(_powers(features / scale, power).sum(1).flatten(1), dim=1)
-
-
-def _powers(values: Tensor, power: float) -> Tensor:
-    """Absolute values to a power; the usual ones without `pow`, which takes several times as long."""
-    if power in (2, 4):
-        return values.square() if power == 2 else values.square().square()
-    return values.abs() if power == 1 else values.abs().pow(power)
+    # The largest value is divided out, as powers of large features overflow in float32. Passes over the features are
+    # what this costs, so the usual powers take few: a norm over channels is one.
+    values = features.detach()
+    scale = torch.maximum(values.amax((1, 2, 3), keepdim=True), -values.amin((1, 2, 3), keepdim=True))
+    scale = scale.clamp(min=torch.finfo(features.dtype).tiny ** 0.5)  # whose square is not 0
+    if power == 4:
+        sums = torch.linalg.vector_norm(features.square() / scale.square(), dim=1).square()
+    elif power == 2:
+        sums = torch.linalg.vector_norm(features / scale, dim=1).square()
+    elif power == 1:
+        sums = torch.linalg.vector_norm(features, 1, dim=1) / scale[:, 0]
+    else:
+        sums = (features / scale).abs().pow(power).sum(1)
+    return F.normalize(sums.flatten(1), dim=1)
 
 
 def attention_transfer_loss(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:

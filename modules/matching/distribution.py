@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Sequence
+
+from torch import Tensor
 
 from ..errors import InputError
 from ..losses._logits import full_precision
-from ._base import ClassBatch
-from ._class_means import class_sums, mean_distance
+from ._class_means import ClassSums, class_sums, mean_distance
 from ._features import FeatureMatching
 
 
@@ -44,20 +45,21 @@ class DistributionMatching(FeatureMatching):
 
     Args:
         scale: Factor of the loss (1, as published); the image optimizer's rate refers to it.
-        chunk_size: Real images that pass the network together. It bounds the memory of the real branch and changes
-            nothing else; with batch normalisation, whose statistics are of all images, all pass together.
+        chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 2^14 pixels
+            on a CPU, 16 images of 32x32, where it is fastest as features stay in the cache, and 2^20 elsewhere. It
+            changes time and memory only; with batch normalisation, whose statistics are of all images, all pass
+            together.
 
     Raises:
         InputError: If an argument is not positive.
     """
 
-    def __init__(self, scale: float = 1.0, *, chunk_size: int = 64) -> None:
+    def __init__(self, scale: float = 1.0, *, chunk_size: int | None = None) -> None:
         super().__init__(chunk_size=chunk_size)
         if scale <= 0:
             raise InputError(f"scale must be positive but is {scale}")
         self.scale = scale
 
-    def terms(self, network: nn.Module, real: ClassBatch, synthetic: ClassBatch, num_classes: int) -> dict[str, Tensor]:
-        """See `Matching.terms`."""
-        (of_real,), (of_synthetic,) = (self.class_features(network, batch, num_classes) for batch in (real, synthetic))
-        return {"mmd": self.scale * mean_distance(of_real, of_synthetic)}
+    def distances(self, real: Sequence[ClassSums], synthetic: Sequence[ClassSums]) -> dict[str, Tensor]:
+        """See `FeatureMatching.distances`."""
+        return {"mmd": self.scale * mean_distance(real[0], synthetic[0])}

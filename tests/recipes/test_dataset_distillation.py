@@ -1,0 +1,247 @@
+"""What a run of dataset distillation does beyond what the suites ask of every recipe."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import trainer
+from lightning import LightningDataModule
+from lightning_recipes.datamodules import Digits, DistilledImages
+from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching
+from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
+from lightning_recipes.modules.small_set_training import SmallSetTraining
+from lightning_recipes.modules.synthetic_set import load_set
+from lightning_recipes.recipes import Classification
+from lightning_recipes.recipes.cli import main
+from settings import dataset_distillation, digits
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def model(**arguments):
+    return dataset_distillation(DistributionMatching(), **{"init": "real", **arguments})
+
+
+def plain(data):
+    """All training images of a datamodule, normalised, and their labels."""
+    data.setup("fit")
+    batches = [data.on_after_batch_transfer(batch, 0) for batch in data.plain_train_dataloader()]
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+
+
+@pytest.mark.parametrize("init", ["real", "kcenter", "noise"])
+def test_images_start_from_real_ones_of_their_class_or_from_noise(init):
+    net = model(init=init, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    trainer(max_epochs=1, limit_val_batches=0).fit(net, digits())
+    images, labels = plain(digits())
+    for label in range(10):
+        of_class = images[labels == label].flatten(1)
+        for image in net.images[label].flatten(1):
+            assert (of_class == image).all(1).any() == (init != "noise")
+    # Two images of a class are two different ones.
+    assert not torch.equal(net.images[:, 0], net.images[:, 1])
+
+
+def test_real_batches_hold_each_class_without_augmentation_and_are_new_each_step():
+    net, seen = model(), []
+    step = net.training_step
+    net.training_step = lambda batch, batch_idx: [seen.append(batch), step(batch, batch_idx)][1]
+    trainer(max_epochs=2, limit_val_batches=0).fit(net, digits())
+    images, _ = plain(digits())
+    known = {tuple(image.flatten().tolist()) for image in images}
+    assert len(seen) == 6
+    for batch, labels in seen:
+        assert labels.tolist() == [label for label in range(10) for _ in range(8)]
+        assert {tuple(image.flatten().tolist()) for image in batch} <= known
+    assert len({tuple(batch.flatten().tolist()) for batch, _ in seen}) == 6
+
+
+def test_classes_with_few_images_give_all_they_have():
+    net = model(batch_real=30)
+    run = trainer(max_epochs=1, limit_val_batches=0)
+    run.fit(net, digits(subset=None, imbalance_ratio=20))
+    counts = net._batches.counts
+    assert counts[0] == 30
+    assert counts[9] < 10
+    assert torch.isfinite(run.callback_metrics["train/loss"])
+
+
+class Foreign(LightningDataModule):
+    """A stranger's datamodule, which normalises in its data set."""
+
+    def train_dataloader(self):
+        images, labels = plain(digits())
+        return DataLoader(TensorDataset(images, labels), 16, shuffle=True)
+
+
+@pytest.mark.parametrize("as_loader", [False, True])
+def test_any_loader_will_do_and_global_generators_stay(as_loader):
+    torch.manual_seed(3)
+    net, state = model(), torch.get_rng_state()
+    data = Foreign().train_dataloader() if as_loader else Foreign()
+    trainer(max_epochs=1).fit(net, data)
+    assert torch.equal(state, torch.get_rng_state())
+    assert net.ready
+
+
+def test_the_matching_network_is_no_part_of_the_module_and_new_each_step():
+    net, seen = model(), []
+    terms = net.matching.terms
+    net.matching.terms = lambda network, *rest: [
+        seen.append(next(network.parameters()).clone()),
+        terms(network, *rest),
+    ][1]
+    trainer(max_epochs=1, limit_val_batches=0).fit(net, digits())
+    assert [name for name, _ in net.named_parameters()] == ["images"]
+    assert set(net.state_dict()) == {"images", "random_images", "kcenter_images", "ready"}
+    assert len({tuple(weights.flatten().tolist()) for weights in seen}) == 3
+
+
+def test_a_network_of_gradient_matching_serves_its_steps_and_is_trained_between():
+    net, calls = dataset_distillation(GradientMatching(2, 3)), []
+    net.matching.train_network = lambda *arguments, **keywords: calls.append(net._step)
+    trainer(max_epochs=2, limit_val_batches=0).fit(net, digits())
+    assert calls == [1, 3, 5]
+
+
+def test_distilled_digits_beat_random_ones():
+    """One image of each class: the sheet of published and measured facts asks for ten points."""
+    net = model(
+        network_args={"depth": 2, "width": 16},
+        images_per_class=1,
+        batch_real=32,
+        steps_per_epoch=60,
+        training=SmallSetTraining(100, together=True),
+        test_networks=2,
+    )
+    data = Digits()
+    run = trainer(max_epochs=1, limit_val_batches=0)
+    run.fit(net, data)
+    metrics = run.test(net, data, verbose=False)[0]
+    assert metrics["test/accuracy"] > metrics["test/accuracy_random"] + 0.1
+    names = ["accuracy", "accuracy_random", "accuracy_kcenter", "accuracy_png"]
+    for name in names:
+        singles = [metrics[f"test/{name}_{index}"] for index in range(2)]
+        assert metrics[f"test/{name}"] == pytest.approx(sum(singles) / 2)
+        assert metrics[f"test/{name}_std"] == pytest.approx(abs(singles[0] - singles[1]) / 2, abs=1e-6)
+
+
+def test_another_architecture_can_measure_the_set():
+    net = model(evaluation_network="cifar_resnet8")
+    run = trainer(max_epochs=1)
+    run.fit(net, digits())
+    assert torch.isfinite(run.callback_metrics["val/loss"])
+
+
+def test_pictures_are_written_where_they_are_due(tmp_path):
+    run = trainer(max_epochs=4, limit_val_batches=0, default_root_dir=tmp_path)
+    run.fit(model(grid_every=2), digits())
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["epoch_0002.png", "epoch_0004.png"]
+
+
+def test_a_set_goes_from_the_command_line_through_its_file_into_any_recipe(tmp_path, capsys):
+    small = ["--model.training.epochs", "3", "--model.steps_per_epoch", "3", "--trainer.enable_progress_bar", "false"]
+    assert main(["fit", "-c", "digits/datadam", "--run_dir", "run", *small]) == 0
+    recipe = ["-c", "run/recipe.yaml", "--ckpt_path", "run/checkpoints/last.ckpt"]
+    assert main(["test", *recipe, "--run_dir", "test"]) == 0
+    with open("test/metrics.json") as file:
+        assert {"test/accuracy", "test/accuracy_random", "test/accuracy_kcenter"} <= set(json.load(file))
+    assert main(["export", *recipe, "--run_dir", "export"]) == 0
+    images, labels, facts = load_set("export/distilled.safetensors")
+    checkpoint = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert torch.equal(images, checkpoint["state_dict"]["images"].flatten(0, 1))
+    assert labels.tolist() == list(range(10))
+    assert (facts["method"], facts["settings"]["power"], facts["steps"]) == ("DataDAM", 4.0, 12)
+    on_set = ["--data", "DistilledImages", "--data.path", "export/distilled.safetensors", "--data.real", "Digits"]
+    assert main(["fit", "-c", "digits/supervised", *on_set, "--trainer.max_epochs", "2", "--run_dir", "on"]) == 0
+
+
+@pytest.fixture
+def exported(tmp_path):
+    net = model()
+    data = digits()
+    trainer(max_epochs=1, limit_val_batches=0).fit(net, data)
+    return net, net.export_set(tmp_path, data)[0]
+
+
+def test_distilled_images_reach_the_model_as_they_are_and_validation_is_real(exported):
+    net, path = exported
+    data = DistilledImages(str(path), digits(), batch_size=20)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    images, labels = data.on_after_batch_transfer(batch, 0)
+    order = labels.argsort(stable=True)
+    expected = net.images.detach().flatten(0, 1)
+    found = [(expected - image).abs().amax((1, 2, 3)).min().item() for image in images]
+    assert max(found) < 1e-5
+    assert labels[order].tolist() == net.labels.tolist()
+    real = digits()
+    real.setup("validate")
+    assert torch.equal(data.val_set.images, real.val_set.images)
+    run = trainer(max_epochs=2)
+    run.fit(Classification("convnet", 10, in_chans=1, image_size=8, network_args={"depth": 1, "width": 4}), data)
+    assert len(run.test(run.lightning_module, data, verbose=False)) == 1
+
+
+def test_distilled_images_are_augmented_as_others(exported):
+    _, path = exported
+    data = DistilledImages(str(path), digits(), batch_size=20, crop_padding=1, transform=lambda image: image + 1)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    augmented, _ = data.on_after_batch_transfer(batch, 0)
+    plainly, _ = DistilledImages(str(path), digits()).on_after_batch_transfer(batch, 0)
+    assert torch.isfinite(augmented).all()
+    assert not torch.equal(augmented, plainly)
+
+
+def test_a_set_needs_the_data_of_its_origin(exported, tmp_path):
+    with pytest.raises(InputError, match="real has in_chans 3 but"):
+        DistilledImages(str(exported[1]), SimpleNamespace(num_classes=10, in_chans=3, image_size=8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images_per_class": 0}, "images_per_class must be at least 1 but is 0"),
+        ({"batch_real": 0}, "batch_real must be at least 1"),
+        ({"init": "ones"}, "init must be real, noise or kcenter but is 'ones'"),
+        ({"network": "convnot"}, "did you mean convnet"),
+        ({"evaluation_network": "convnot"}, "did you mean convnet"),
+        ({"matching": DataDAM(layers=["pool"])}, r"layers must give features \(N, C, H, W\)"),
+        ({"matching": GradientMatching(), "images_per_class": 3}, "images_per_class 3 has no published loops"),
+    ],
+)
+def test_errors_come_when_the_recipe_is_built(arguments, message):
+    with pytest.raises(InputError, match=message):
+        dataset_distillation(**{"matching": DistributionMatching(), **arguments})
+
+
+def test_errors_come_before_training():
+    with pytest.raises(InputError, match="class 0 has only 10"):
+        trainer(max_epochs=1).fit(model(images_per_class=11), digits())
+    with pytest.raises(InputError, match="give it a datamodule or a loader"):
+        trainer(max_epochs=1).fit(model())
+    with pytest.raises(InputError, match="no distilled images yet"):
+        trainer().validate(model(), digits(), verbose=False)
+    with pytest.raises(InputError, match="no network to predict with"):
+        trainer().predict(model(), digits())
+    pixels = TensorDataset(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.arange(20) % 10)
+    with pytest.raises(InputError, match="uint8 and no datamodule makes them floating"):
+        trainer(max_epochs=1).fit(model(), DataLoader(pixels, 10))
+    with pytest.raises(InputError, match="class indices"):
+        trainer(max_epochs=1).fit(model(), DataLoader(torch.zeros(20, 1, 8, 8), 10))
+
+
+def test_batch_normalisation_refuses_to_share_classes():
+    net = model(network_args={"depth": 2, "width": 8, "norm": "batch"})
+    net._trainer = SimpleNamespace(global_rank=0, world_size=2)
+    with pytest.raises(InputError, match="norm instance, or one process"):
+        net.setup("fit")
+
+
+def test_training_the_measuring_networks_augments_each_image_by_itself():
+    net = model(augmentation=SiameseAugmentation(["crop"]))
+    images = torch.arange(64.0).view(1, 1, 8, 8).repeat(10, 1, 1, 1)
+    out = net._augment_each(images, (1, 2))
+    assert len({tuple(image.flatten().tolist()) for image in out}) > 1
