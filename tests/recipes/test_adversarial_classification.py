@@ -257,7 +257,7 @@ def test_stronger_attacks_leave_less(robust_and_plain):
         (PGD(0.2, 0.02, 10, start="gaussian", restarts=2), (0.2, 0.02, 7, "uniform", 2)),
         (PGD.fgsm(0.2), (0.2, 0.05, 7, "uniform", 1)),
     ],
-    ids=str,
+    ids=["pgd", "fgsm"],
 )
 def test_evaluation_is_by_the_attack_with_fine_steps_from_random_starts(attack, expected):
     found = normalised(attack=attack, eval_steps=7).eval_attack
