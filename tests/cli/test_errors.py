@@ -35,7 +35,7 @@ IN_FILE = {
     ),
     "class": (
         MODEL.replace("Classi", "Clasi") + DATA,
-        "model: there is no class Clasification (in my.yaml, line 2); did you mean Classification?",
+        "model: there is no class Clasification (in my.yaml, line 2); did you mean Classification,",
     ),
     "optimizer argument": (
         MODEL + "    optimizer:\n      class_path: SGD\n      init_args: {lrr: 0.1}\n" + DATA,
@@ -120,7 +120,7 @@ ON_THE_LINE = {
     "--trainer.callbacks+=EarlyStoping": "there is no class EarlyStoping; did you mean EarlyStopping?",
     "--trainer.callbacks+=EarlyStopping": "trainer.callbacks: EarlyStopping needs monitor",
     "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitr x": "EarlyStopping has no option monitr; did you",
-    "--model Clasification": "model: there is no class Clasification; did you mean Classification?",
+    "--model Clasification": "model: there is no class Clasification; did you mean Classification,",
     "--model.lr 3": "model: Classification has no option lr",
     "--model.network convnt": "there is no network 'convnt'; did you mean convnet",
     "--model.network_args.depht 1": "convnet has no argument 'depht'",
