@@ -35,9 +35,11 @@ def test_recipes_and_overlays_on_them_can_be_built(recipe):
     objective = content["model"]["init_args"].get("objective", {}).get("init_args", {})
     if "teacher" in objective:
         make_teacher(objective["teacher"], getattr(datamodules, content["data"]["class_path"]))
-    # All overlays go on the plain recipes and on the digits' techniques; one of those with a teacher stands for all.
-    digits = recipe.startswith("digits/") and ("teacher" not in objective or recipe == "digits/ats")
-    crossed = digits or recipe.endswith("/supervised")
+    # All overlays go on the plain recipes, on those with callbacks of their own, and on one of each other kind.
+    kinds = ("digits/ats", "digits/auglocal", "digits/datadam", "digits/pgd_at")
+    selects = recipe.startswith("digits/") and content["model"]["class_path"] == "Classification"
+    selects = selects and "callbacks" in content["trainer"]
+    crossed = recipe.endswith("/supervised") or recipe in kinds or selects
     cli = None
     for overlay in [None, *(names("overlays") if crossed else [])]:
         configs = ["-c", recipe, *(["-c", overlay] if overlay else [])]
