@@ -66,3 +66,11 @@ def channel_statistics(
     if any(not value > 0 for value in std):
         raise InputError(f"std must be positive but is {std}")
     return torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+
+
+def register_statistics(
+    module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, *, in_chans: int
+) -> None:
+    """Give a module the buffers ``mean`` and ``std`` of `channel_statistics`, which are not saved."""
+    for name, values in zip(("mean", "std"), channel_statistics(mean, std, in_chans=in_chans), strict=True):
+        module.register_buffer(name, values, persistent=False)

@@ -19,7 +19,7 @@ from ..modules.errors import InputError
 from ..modules.evaluation_mode import evaluation_mode
 from ..modules.losses import kd_loss
 from ..modules.networks import arranged
-from ..modules.normalised import Normalised, channel_statistics
+from ..modules.normalised import Normalised, register_statistics
 from ..modules.sampling import run_seed
 from ..modules.second_batch_norm import SecondBatchNorm
 from .classification import Classification, _classes
@@ -119,8 +119,7 @@ class AdversarialClassification(Classification):
         self.trades_beta = trades_beta
         self.batch_norm = batch_norm
         self.natural_norm = SecondBatchNorm(self.network) if batch_norm == "dual" else None
-        for name, values in zip(("mean", "std"), channel_statistics(mean, std, in_chans=self.in_chans), strict=True):
-            self.register_buffer(name, values, persistent=False)
+        register_statistics(self, mean, std, in_chans=self.in_chans)
         self._key: tuple[int, ...] = ()
         self._attacked: Tensor | None = None
         self.robust_accuracy = nn.ModuleDict(

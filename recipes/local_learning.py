@@ -17,7 +17,7 @@ from ..modules.auxiliary._maps import channels_are_last
 from ..modules.errors import InputError
 from ..modules.gradient_reduction import GradientReduction
 from ..modules.networks import arranged
-from ..modules.normalised import channel_statistics
+from ..modules.normalised import register_statistics
 from ..modules.partition import Partition, partition
 from ..modules.strategies import keeps_weights_whole
 from .classification import Classification
@@ -82,8 +82,7 @@ class LocalLearning(Classification):
         image_size = options.get("image_size")
         self.auxiliary = auxiliary
         self.step_per_module = step_per_module
-        for name, values in zip(("mean", "std"), channel_statistics(mean, std, in_chans=self.in_chans), strict=True):
-            self.register_buffer(name, values, persistent=False)
+        register_statistics(self, mean, std, in_chans=self.in_chans)
         self.heads = nn.ModuleList()
         self._cuts: list[tuple[nn.Module, LocalHead]] = []
         self._groups: list[list[str]] = []
