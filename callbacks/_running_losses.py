@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..modules.checks import check
 from ..modules.errors import InputError
 from ..modules.sampling import uniform_subset
 from ._selection_checks import check_prune_ratio
@@ -33,8 +34,7 @@ class RunningLossSelection(DataSelection):
     def __init__(self, prune_ratio: float, *, score_momentum: float, every: int, seed: int | None) -> None:
         super().__init__(seed=seed)
         check_prune_ratio(prune_ratio)
-        if not 0 <= score_momentum < 1:
-            raise InputError(f"score_momentum must lie in [0, 1) but is {score_momentum}")
+        check(0 <= score_momentum < 1, "score_momentum", score_momentum, "in [0, 1)")
         if every < 1:
             raise InputError(f"every must be at least 1, to decide anew each epoch, but is {every}")
         self.prune_ratio = prune_ratio

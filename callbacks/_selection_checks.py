@@ -7,20 +7,19 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from ..modules.checks import check
 from ..modules.errors import InputError
 from ..modules.sample_weighting import SampleWeighting
 
 
 def check_prune_ratio(prune_ratio: float) -> None:
     """Refuse a share to leave out that is none, or all."""
-    if not 0 <= prune_ratio < 1:
-        raise InputError(f"prune_ratio must lie in [0, 1) but is {prune_ratio}")
+    check(0 <= prune_ratio < 1, "prune_ratio", prune_ratio, "in [0, 1)")
 
 
 def check_delta(delta: float) -> None:
     """Refuse a share of the run that is none."""
-    if not 0 <= delta <= 1:
-        raise InputError(f"delta must lie in [0, 1] but is {delta}")
+    check(0 <= delta <= 1, "delta", delta, "in [0, 1]")
 
 
 def check_run(selection: Any, kind: type, trainer: Trainer, pl_module: LightningModule) -> None:

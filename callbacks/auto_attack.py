@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from ..modules.checks import check, positive
 from ..modules.errors import InputError
 from ..modules.normalised import Normalised, channel_statistics
 from ..modules.robustness import load_autoattack, masking_signs, robustness
@@ -48,11 +49,8 @@ class AutoAttack(Callback):
         std: list[float] | None = None,
         batch_size: int = 250,
     ) -> None:
-        for name, value in (("images", images), ("eps", eps), ("batch_size", batch_size)):
-            if value is not None and not value > 0:
-                raise InputError(f"{name} must be positive but is {value}")
-        if norm not in ("linf", "l2", None):
-            raise InputError(f"norm must be linf or l2 but is {norm!r}")
+        positive(images=images, eps=eps, batch_size=batch_size)
+        check(norm in ("linf", "l2", None), "norm", norm, "linf or l2")
         if (mean is None) != (std is None):
             raise InputError(f"mean and std must be given together, but they are {mean} and {std}")
         if mean is not None:

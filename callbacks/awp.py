@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from ..modules.checks import at_least, not_negative
 from ..modules.errors import InputError
 from ..modules.strategies import keeps_weights_whole
 from ._once import refuse_second
@@ -44,10 +44,8 @@ class AWP(Callback):
     """
 
     def __init__(self, gamma: float = 0.005, *, first_epoch: int = 0) -> None:
-        if not 0 <= gamma < math.inf:
-            raise InputError(f"gamma must be at least 0, and finite, but is {gamma}")
-        if first_epoch < 0:
-            raise InputError(f"first_epoch must be at least 0 but is {first_epoch}")
+        not_negative(gamma=gamma)
+        at_least(0, first_epoch=first_epoch)
         self.gamma = gamma
         self.first_epoch = first_epoch
         self._kept: list[tuple[nn.Parameter, Tensor]] = []

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..modules.checks import at_least
 from ..modules.errors import InputError
 from ..modules.sample_weighting import SampleWeighting
 from ..modules.sampling import epoch_generator, run_position
@@ -63,8 +64,7 @@ class DataSelection(Callback, ABC):
     """What scores were compared with in the last decision, for the log."""
 
     def __init__(self, *, seed: int | None = None) -> None:
-        if seed is not None and seed < 0:
-            raise InputError(f"seed must be at least 0 but is {seed}")
+        at_least(0, seed=seed)
         self.seed = seed
         self.memory: dict[str, Tensor] = {}
         self._weighting = SampleWeighting()
@@ -358,7 +358,7 @@ class DataSelection(Callback, ABC):
         assert self._losses is not None
         losses = self._losses
         if self._data.sampler.num_replicas > 1:
-            losses = self._data.trainer.strategy.all_gather(losses).T
+            losses = torch.atleast_2d(self._data.trainer.strategy.all_gather(losses)).mT
         return losses.flatten().cpu()
 
     def _flush(self) -> None:

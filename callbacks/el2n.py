@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from ..modules.checks import at_least
 from ..modules.errors import InputError
 from ._logit_scores import LogitScores
 
@@ -34,10 +35,8 @@ class EL2N(LogitScores):
         self, path: str | None = None, *, first_epoch: int = 10, epochs: int = 10, seed: int | None = None
     ) -> None:
         super().__init__(path, seed=seed)
-        if first_epoch < 0:
-            raise InputError(f"first_epoch must be at least 0 but is {first_epoch}")
-        if epochs < 1:
-            raise InputError(f"epochs must be at least 1 but is {epochs}")
+        at_least(0, first_epoch=first_epoch)
+        at_least(1, epochs=epochs)
         self.first_epoch = first_epoch
         self.epochs = epochs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..modules.errors import InputError
+from ..modules.checks import check
 from ..modules.sampling import uniform_subset
 from ._running_losses import RunningLossSelection, highest, running_mean
 
@@ -47,8 +47,7 @@ class EpsilonGreedy(RunningLossSelection):
         seed: int | None = None,
     ) -> None:
         super().__init__(prune_ratio, score_momentum=score_momentum, every=every, seed=seed)
-        if not 0 <= epsilon <= 1:
-            raise InputError(f"epsilon must lie in [0, 1] but is {epsilon}")
+        check(0 <= epsilon <= 1, "epsilon", epsilon, "in [0, 1]")
         self.epsilon = epsilon
 
     def choose(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:

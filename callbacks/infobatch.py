@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..modules.checks import check
 from ..modules.errors import InputError
 from ..modules.sampling import uniform_subset
 from ._running_losses import running_mean
@@ -120,8 +121,7 @@ class InfoBatch(DataSelection):
             raise InputError(
                 f"warmup_epochs must be at least 1, as the first epoch has no scores, but is {warmup_epochs}"
             )
-        if not 0 <= score_momentum < 1:
-            raise InputError(f"score_momentum must lie in [0, 1) but is {score_momentum}")
+        check(0 <= score_momentum < 1, "score_momentum", score_momentum, "in [0, 1)")
         self.delta = delta
         self.warmup_epochs = warmup_epochs
         self.score_momentum = score_momentum

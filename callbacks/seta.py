@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..modules.checks import at_least, check
 from ..modules.errors import InputError
 from ..modules.sampling import uniform_subset
 from ._selection_checks import check_delta, check_prune_ratio
@@ -56,10 +57,8 @@ class SeTa(DataSelection):
     ) -> None:
         super().__init__(seed=seed)
         check_prune_ratio(prune_ratio)
-        if num_groups < 1:
-            raise InputError(f"num_groups must be at least 1 but is {num_groups}")
-        if not 0 < window_scale <= 1:
-            raise InputError(f"window_scale must lie in (0, 1] but is {window_scale}")
+        at_least(1, num_groups=num_groups)
+        check(0 < window_scale <= 1, "window_scale", window_scale, "in (0, 1]")
         if not round(num_groups * window_scale):
             raise InputError(
                 f"window_scale {window_scale} of num_groups {num_groups} rounds to no group: raise one of them"

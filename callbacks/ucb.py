@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from ..modules.errors import InputError
+from ..modules.checks import not_negative
 from ._running_losses import RunningLossSelection, highest, running_mean
 
 
@@ -54,8 +52,7 @@ class UCB(RunningLossSelection):
         seed: int | None = None,
     ) -> None:
         super().__init__(prune_ratio, score_momentum=score_momentum, every=every, seed=seed)
-        if not 0 <= confidence < math.inf:
-            raise InputError(f"confidence must be a number of at least 0 but is {confidence}")
+        not_negative(confidence=confidence)
         self.confidence = confidence
 
     def choose(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..modules.augmentation import normalize, random_crop_flip, random_cutout, transform_each
+from ..modules.checks import check
 from ..modules.errors import InputError
 from ..modules.sampling import (
     EpochSampler,
@@ -346,12 +347,6 @@ class _TellEpoch(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _ready(self.datamodule.train_set, "fit").set_epoch(trainer.current_epoch)
-
-
-def check(valid: bool, name: str, value: object, allowed: str) -> None:
-    """Raise an `InputError` that names the argument, its value and what it may be."""
-    if not valid:
-        raise InputError(f"{name} must be {allowed} but is {value!r}")
 
 
 def _ready(dataset: EpochDataset | None, stage: str) -> EpochDataset:

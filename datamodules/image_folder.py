@@ -14,8 +14,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import pil_to_tensor
 
+from ..modules.checks import check
 from ..modules.errors import InputError
-from ._base import ImageDataModule, check
+from ._base import ImageDataModule
 from ._datasets import EpochDataset, FileImages, MemoryImages
 from ._folders import encoded, image_files, labelled_files, part_folders, subfolders
 

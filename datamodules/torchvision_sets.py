@@ -10,8 +10,9 @@ import torch.nn.functional as F
 import torchvision.datasets as tv
 from torch import Tensor
 
+from ..modules.checks import check
 from ..modules.errors import InputError
-from ._base import ImageDataModule, check
+from ._base import ImageDataModule
 
 _CIFAR100_CLASSES = (
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import at_least, not_negative, one_of
 from .errors import InputError
 from .evaluation_mode import evaluation_mode
 from .sampling import derived_seed
@@ -65,18 +65,12 @@ class PGD:
         low: float = 0.0,
         high: float = 1.0,
     ) -> None:
-        for name, value in (("eps", eps), ("step_size", step_size)):
-            if not 0 <= value < math.inf:
-                raise InputError(f"{name} must be at least 0, and finite, but is {value}")
-        for name, number in (("steps", steps), ("restarts", restarts)):
-            if number < 1:
-                raise InputError(f"{name} must be at least 1 but is {number}")
-        if norm not in ("linf", "l2"):
-            raise InputError(f"norm must be linf or l2 but is {norm!r}")
+        not_negative(eps=eps, step_size=step_size)
+        at_least(1, steps=steps, restarts=restarts)
+        one_of(("linf", "l2"), norm=norm)
         if not low < high:
             raise InputError(f"low must be less than high but they are {low} and {high}")
-        if start not in ("uniform", "gaussian", "image"):
-            raise InputError(f"start must be uniform, gaussian or image but is {start!r}")
+        one_of(("uniform", "gaussian", "image"), start=start)
         if restarts > 1 and start == "image":
             raise InputError(f"restarts={restarts} need another start than image, or all beginnings are the same")
         self.eps = eps

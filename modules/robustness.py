@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .attacks import PGD
+from .checks import positive
 from .errors import InputError
 from .evaluation_mode import evaluation_mode
 from .sampling import derived_seed, isolated_rng
@@ -72,8 +73,7 @@ def robustness(
             outside [0, 1], or images are too small for Square with the norm l2.
     """
     package = load_autoattack()
-    if not eps > 0:
-        raise InputError(f"eps must be positive but is {eps}")
+    positive(eps=eps)
     if not len(images):
         raise InputError("there are no images to attack")
     if images.min() < -1e-3 or images.max() > 1 + 1e-3:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from ..modules.attacks import PGD
+from ..modules.checks import at_least, not_negative, one_of
 from ..modules.errors import InputError
 from ..modules.evaluation_mode import evaluation_mode
 from ..modules.losses import kd_loss
@@ -86,8 +86,7 @@ class AdversarialClassification(Classification):
         **options: Any,
     ) -> None:
         super().__init__(network, num_classes, **options)
-        if not 0 <= trades_beta < math.inf:
-            raise InputError(f"trades_beta must be at least 0, and finite, but is {trades_beta}")
+        not_negative(trades_beta=trades_beta)
         self.attack = attack or PGD(start="gaussian" if trades_beta else "uniform")
         if self.attack.targeted:
             raise InputError("attack is targeted, but the labels here are the right classes: set targeted to false")
@@ -96,11 +95,9 @@ class AdversarialClassification(Classification):
                 f"attack.steps {self.attack.steps} of attack.step_size {self.attack.step_size:g} do not reach"
                 f" attack.eps {self.attack.eps:g}: the attack is a weak one"
             )
-        if eval_steps < 1:
-            raise InputError(f"eval_steps must be at least 1 but is {eval_steps}")
+        at_least(1, eval_steps=eval_steps)
         self.eval_attack = self.attack.for_evaluation(eval_steps)
-        if batch_norm not in ("alternate", "shared", "dual"):
-            raise InputError(f"batch_norm must be alternate, shared or dual but is {batch_norm!r}")
+        one_of(("alternate", "shared", "dual"), batch_norm=batch_norm)
         if batch_norm != "alternate" and not trades_beta:
             raise InputError(
                 f"batch_norm {batch_norm} is for training on natural and attacked images, but trades_beta is 0, which"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
 from .soft_cross_entropy import soft_cross_entropy
 
 
@@ -58,25 +55,3 @@ def softened_cross_entropy(student_logits: Tensor, probabilities: Tensor, temper
     """Cross-entropy of the student at a temperature against probabilities, times the temperature's square, ``(N,)``."""
     (student,) = full_precision(student_logits)
     return temperature**2 * soft_cross_entropy(student / temperature, probabilities)
-
-
-def positive(**values: float) -> None:
-    """Refuse what is not a positive number.
-
-    Raises:
-        InputError: If one of the values is zero, negative or NaN; it is named.
-    """
-    for name, value in values.items():
-        if not value > 0:
-            raise InputError(f"{name} must be positive but is {value}")
-
-
-def not_negative(**values: float) -> None:
-    """Refuse what is no weight.
-
-    Raises:
-        InputError: If one of the values is negative or not finite; it is named.
-    """
-    for name, value in values.items():
-        if not 0 <= value < math.inf:
-            raise InputError(f"{name} must be at least 0, and finite, but is {value}")

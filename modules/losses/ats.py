@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._logits import LogitLoss, full_precision, is_label, positive, same_classes, softened_cross_entropy
+from ..checks import positive
+from ._logits import LogitLoss, full_precision, is_label, same_classes, softened_cross_entropy
 
 
 def ats_probabilities(teacher_logits: Tensor, labels: Tensor, *, tau_true: float, tau_wrong: float) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ._logits import LogitLoss, full_precision, not_negative, positive, same_classes
+from ..checks import not_negative, positive
+from ._logits import LogitLoss, full_precision, same_classes
 
 
 def dist_loss(

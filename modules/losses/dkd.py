@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._logits import LogitLoss, full_precision, is_label, not_negative, positive, same_classes
+from ..checks import not_negative, positive
+from ._logits import LogitLoss, full_precision, is_label, same_classes
 
 
 def dkd_loss(

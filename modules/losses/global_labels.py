@@ -9,8 +9,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..checks import check, positive
 from ..errors import InputError
-from ._logits import LogitLoss, positive, same_classes, softened_cross_entropy
+from ._logits import LogitLoss, same_classes, softened_cross_entropy
 from .ats import ats_probabilities
 
 
@@ -78,8 +79,7 @@ class GlobalLabels(LogitLoss):
     ) -> None:
         super().__init__()
         positive(tau_true=tau_true, tau_wrong=tau_wrong, tau_student=tau_student)
-        if not 0 <= ratio <= 1:
-            raise InputError(f"ratio must lie in [0, 1] but is {ratio}")
+        check(0 <= ratio <= 1, "ratio", ratio, "in [0, 1]")
         if not Path(logits).is_file():
             raise InputError(f"logits {logits} does not exist: `recipes temperatures` writes it")
         try:

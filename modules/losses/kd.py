@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._logits import LogitLoss, full_precision, positive, same_classes
+from ..checks import positive
+from ._logits import LogitLoss, full_precision, same_classes
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
+from ..checks import check
 from ._base import Objective
 
 
@@ -23,8 +23,7 @@ class CrossEntropy(Objective):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing must lie in [0, 1) but is {label_smoothing}")
+        check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "in [0, 1)")
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, labels: Tensor, context: Any = None) -> Tensor:

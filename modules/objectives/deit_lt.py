@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check
 from ..errors import InputError
 from ..losses import class_balanced_weights
 from ._taught import Taught, TeacherOutput
@@ -61,12 +62,9 @@ class DeiTLT(Taught):
         compile_teacher: bool = False,
         cache: str | None = None,
     ) -> None:
-        if not 0 <= alpha <= 1:
-            raise InputError(f"alpha must lie in [0, 1] but is {alpha}")
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing must lie in [0, 1) but is {label_smoothing}")
-        if not 0 <= drw_beta < 1:
-            raise InputError(f"drw_beta must lie in [0, 1) but is {drw_beta}")
+        check(0 <= alpha <= 1, "alpha", alpha, "in [0, 1]")
+        check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "in [0, 1)")
+        check(0 <= drw_beta < 1, "drw_beta", drw_beta, "in [0, 1)")
         if drw_epoch is not None and drw_epoch < 0:
             raise InputError(f"drw_epoch must be at least 0, or none for never, but is {drw_epoch}")
         super().__init__(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import not_negative
 from ..errors import InputError
 from ..losses import KD, FeatureLoss, LogitLoss
 from ._taught import Taught, TeacherOutput
@@ -56,9 +56,7 @@ class Distillation(Taught):
         compile_teacher: bool = False,
         cache: str | None = None,
     ) -> None:
-        for name, value in (("ce_weight", ce_weight), ("kd_weight", kd_weight), ("kd_warmup", kd_warmup)):
-            if not 0 <= value < math.inf:
-                raise InputError(f"{name} must be at least 0, and finite, but is {value}")
+        not_negative(ce_weight=ce_weight, kd_weight=kd_weight, kd_warmup=kd_warmup)
         if ce_weight == kd_weight == 0:
             raise InputError("ce_weight and kd_weight are both 0, which leaves nothing to learn: raise one of them")
         loss = loss if loss is not None else KD()

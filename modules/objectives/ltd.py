@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..checks import check, positive
 from ..losses import soft_cross_entropy
 from ..losses._logits import full_precision
 from ._taught import Taught, TeacherOutput
@@ -54,10 +54,8 @@ class LTD(Taught):
         compile_teacher: bool = False,
         cache: str | None = None,
     ) -> None:
-        if not temperature > 0:
-            raise InputError(f"temperature must be positive but is {temperature}")
-        if not 0 <= hard_weight <= 1:
-            raise InputError(f"hard_weight must lie in [0, 1] but is {hard_weight}")
+        positive(temperature=temperature)
+        check(0 <= hard_weight <= 1, "hard_weight", hard_weight, "in [0, 1]")
         super().__init__(
             teacher,
             teacher_args=teacher_args,

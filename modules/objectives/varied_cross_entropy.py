@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
+from ..checks import not_negative, positive
 from ..losses import wrong_class_variance
 from ._base import Objective
 
@@ -32,10 +32,8 @@ class VariedCrossEntropy(Objective):
 
     def __init__(self, variance_weight: float = 1.0, temperature: float = 4.0) -> None:
         super().__init__()
-        if not variance_weight >= 0:
-            raise InputError(f"variance_weight must be at least 0 but is {variance_weight}")
-        if not temperature > 0:
-            raise InputError(f"temperature must be positive but is {temperature}")
+        not_negative(variance_weight=variance_weight)
+        positive(temperature=temperature)
         self.variance_weight = variance_weight
         self.temperature = temperature
 

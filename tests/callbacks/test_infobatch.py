@@ -132,7 +132,7 @@ def test_huge_indices_are_exact():
 
 @pytest.mark.parametrize("prune_ratio", [-0.1, 1.0, 1.5])
 def test_a_prune_ratio_out_of_range_is_refused(prune_ratio):
-    with pytest.raises(InputError, match=rf"prune_ratio must lie in \[0, 1\) but is {prune_ratio}"):
+    with pytest.raises(InputError, match=rf"prune_ratio must be in \[0, 1\) but is {prune_ratio}"):
         plan([0.0, 1.0], prune_ratio)
 
 
@@ -277,14 +277,14 @@ def test_score_momentum_keeps_a_share_of_the_old_score():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"prune_ratio": 1.0}, "prune_ratio must lie in"),
+        ({"prune_ratio": 1.0}, "prune_ratio must be in"),
         ({"prune_ratio": [0.5, 0.5]}, "as many as there are percentiles"),
         ({"prune_ratio": [0.5, 0.5], "percentiles": [50, 20]}, "percentiles must rise"),
         ({"percentiles": [0]}, "percentiles must rise and lie in"),
         ({"percentiles": [50], "per_class": True}, "leave out percentiles"),
-        ({"delta": 1.1}, "delta must lie in"),
+        ({"delta": 1.1}, "delta must be in"),
         ({"warmup_epochs": 0}, "warmup_epochs must be at least 1"),
-        ({"score_momentum": 1.0}, "score_momentum must lie in"),
+        ({"score_momentum": 1.0}, "score_momentum must be in"),
         ({"seed": -1}, "seed must be at least 0"),
     ],
 )

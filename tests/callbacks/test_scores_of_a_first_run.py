@@ -187,7 +187,7 @@ def test_the_module_is_left_as_it_was(tmp_path):
         (lambda: EL2N(first_epoch=-1), "first_epoch must be at least 0"),
         (lambda: EL2N(epochs=0), "epochs must be at least 1"),
         (lambda: KeepHardest([]), "scores must name a file"),
-        (lambda: KeepHardest("a", prune_ratio=1.0), "prune_ratio must lie in"),
+        (lambda: KeepHardest("a", prune_ratio=1.0), "prune_ratio must be in"),
     ],
 )
 def test_arguments_out_of_range_are_refused(make, message):

@@ -226,12 +226,12 @@ def test_a_run_without_an_end_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"prune_ratio": 1.0}, r"prune_ratio must lie in \[0, 1\) but is 1.0"),
+        ({"prune_ratio": 1.0}, r"prune_ratio must be in \[0, 1\) but is 1.0"),
         ({"num_groups": 0}, r"num_groups must be at least 1 but is 0"),
-        ({"window_scale": 0.0}, r"window_scale must lie in \(0, 1\] but is 0.0"),
-        ({"window_scale": 1.1}, r"window_scale must lie in \(0, 1\] but is 1.1"),
+        ({"window_scale": 0.0}, r"window_scale must be in \(0, 1\] but is 0.0"),
+        ({"window_scale": 1.1}, r"window_scale must be in \(0, 1\] but is 1.1"),
         ({"window_scale": 0.1}, r"window_scale 0.1 of num_groups 5 rounds to no group: raise one of them"),
-        ({"delta": 1.1}, r"delta must lie in \[0, 1\] but is 1.1"),
+        ({"delta": 1.1}, r"delta must be in \[0, 1\] but is 1.1"),
         ({"seed": -1}, r"seed must be at least 0 but is -1"),
     ],
 )

@@ -135,11 +135,11 @@ def test_a_run_drops_the_share_in_every_epoch_but_the_first():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"prune_ratio": 1.0}, r"prune_ratio must lie in \[0, 1\) but is 1.0"),
-        ({"prune_ratio": -0.1}, r"prune_ratio must lie in \[0, 1\) but is -0.1"),
-        ({"confidence": -1.0}, r"confidence must be a number of at least 0 but is -1.0"),
-        ({"confidence": float("inf")}, r"confidence must be a number of at least 0 but is inf"),
-        ({"score_momentum": 1.0}, r"score_momentum must lie in \[0, 1\) but is 1.0"),
+        ({"prune_ratio": 1.0}, r"prune_ratio must be in \[0, 1\) but is 1.0"),
+        ({"prune_ratio": -0.1}, r"prune_ratio must be in \[0, 1\) but is -0.1"),
+        ({"confidence": -1.0}, r"confidence must be at least 0, and finite, but is -1.0"),
+        ({"confidence": float("inf")}, r"confidence must be at least 0, and finite, but is inf"),
+        ({"score_momentum": 1.0}, r"score_momentum must be in \[0, 1\) but is 1.0"),
         ({"every": 0}, r"every must be at least 1, to decide anew each epoch, but is 0"),
         ({"seed": -1}, r"seed must be at least 0 but is -1"),
     ],

@@ -143,7 +143,7 @@ ON_THE_LINE = {
     "-c .": ". is a folder: name a file in it",
     "-c digits/infobatch -c infobatch": "the callback InfoBatch is given twice",
     "-c infobatch -c random_subset": "InfoBatch and RandomSubset both choose the training samples: keep one of them",
-    "-c infobatch --trainer.callbacks.prune_ratio 1.5": "prune_ratio must lie in [0, 1) but is 1.5",
+    "-c infobatch --trainer.callbacks.prune_ratio 1.5": "prune_ratio must be in [0, 1) but is 1.5",
     "--trainer.callbacks.num_groups 3": "choose a class first, --trainer.callbacks+ SeTa",
     "-c infobatch --trainer.max_epochs=-1": "InfoBatch must know when the run ends",
     "-c digits/supervise": "no recipe or file 'digits/supervise'; did you mean digits/supervised",

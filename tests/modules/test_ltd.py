@@ -54,5 +54,5 @@ def test_half_precision_is_left_before_the_first_exponential():
 def test_wrong_arguments_are_refused():
     with pytest.raises(InputError, match="temperature must be positive but is 0"):
         ltd(0)
-    with pytest.raises(InputError, match=r"hard_weight must lie in \[0, 1\] but is 2"):
+    with pytest.raises(InputError, match=r"hard_weight must be in \[0, 1\] but is 2"):
         ltd(1, hard_weight=2)

@@ -41,7 +41,7 @@ def test_losses_are_per_sample_and_differentiable():
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, 2.0])
 def test_label_smoothing_outside_its_range_is_refused(smoothing):
-    with pytest.raises(InputError, match=f"label_smoothing must lie in .* but is {smoothing}"):
+    with pytest.raises(InputError, match=f"label_smoothing must be in .* but is {smoothing}"):
         CrossEntropy(label_smoothing=smoothing)
 
 

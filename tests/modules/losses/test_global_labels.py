@@ -57,7 +57,7 @@ def test_what_cannot_be_used_is_refused(file, tmp_path):
     for arguments, message in [
         (("missing",), "logits missing does not exist: `recipes temperatures` writes it"),
         ((str(tmp_path / "other"),), "holds no logits and labels"),
-        ((file, 1.5), r"ratio must lie in \[0, 1\] but is 1.5"),
+        ((file, 1.5), r"ratio must be in \[0, 1\] but is 1.5"),
     ]:
         with pytest.raises(InputError, match=message):
             GlobalLabels(*arguments)
