@@ -40,7 +40,8 @@ PARTS = {
     "robustness digits": lambda: accuracy.robust("digits"),
     "robustness": lambda: accuracy.robust("cifar10"),
     "adversarial cost": cost.adversarial_cost,
-    "distilled sets": accuracy.distilled_sets,
+    "distilled sets digits": lambda: accuracy.distilled_sets("digits"),
+    "distilled sets": lambda: accuracy.distilled_sets("cifar10"),
     "dataset distillation cost": cost.dataset_distillation_cost,
 }
 

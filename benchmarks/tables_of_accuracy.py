@@ -147,16 +147,17 @@ def keep_hardest() -> str:
     return table(["recipe", "scores", "samples", "test accuracy", "commit"], body)
 
 
-def distilled_sets() -> str:
+def distilled_sets(data: str) -> str:
     """What sets of each size are worth; real images of the same size from the runs of the first method."""
-    measured = rows("distilled_sets")
+    measured = [row for row in rows("distilled_sets") if row["recipe"].startswith(f"{data}/")]
+    measured.sort(key=lambda row: int(row["images_per_class"]))
     first = {row["images_per_class"]: row["command"] for row in reversed(measured)}
     body = []
     for row in measured:
         distilled = row["set"].startswith("distilled")
         if not distilled and row["command"] != first[row["images_per_class"]]:
             continue
-        options = re.findall(r"--model\.(?!images_per_class)(\S+ \S+)", row["command"])
+        options = re.findall(r"--model\.matching\.(\S+ \S+)", row["command"])
         body.append(
             [
                 row["images_per_class"],
