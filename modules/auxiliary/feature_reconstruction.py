@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead
-from ._maps import ToMaps
+from ._maps import ToMaps, at_least_single
 from .dgl import DGL
 
 
@@ -80,13 +80,13 @@ class ReconstructionHead(LocalHead):
         if self.decoder is None:
             return losses
         with torch.no_grad():
-            target = self.inputs(batch.inputs).float()
+            target = at_least_single(self.inputs(batch.inputs))
             if self.normalise:
                 target = F.layer_norm(target.movedim(1, -1), target.shape[1:2]).movedim(-1, 1)
         rebuilt = self.decoder(self.features(features))
         if rebuilt.shape[2:] != target.shape[2:]:
             rebuilt = F.interpolate(rebuilt, size=target.shape[2:], mode="bilinear")
-        return losses + self.weight * (rebuilt.float() - target).square().mean((1, 2, 3))
+        return losses + self.weight * (at_least_single(rebuilt) - target).square().mean((1, 2, 3))
 
     def before_step(self) -> None:
         """Pass on."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead
-from ._maps import ToMaps
+from ._maps import ToMaps, at_least_single, cosines
 from .dgl import convolution
 
 
@@ -149,11 +149,10 @@ def contrastive_loss(features: Tensor, labels: Tensor, *, temperature: float = 0
         temperature: Divides the cosines.
     """
     labels = labels if labels.ndim == 1 else labels.argmax(1)
-    directions = F.normalize(features.float(), dim=1)
+    similar = cosines(F.normalize(at_least_single(features), dim=1)) / temperature
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    cosines = (directions @ directions.T / temperature).masked_fill(itself, torch.finfo(torch.float32).min)
     positive = (labels[:, None] == labels) & ~itself
-    logs = cosines.log_softmax(1).masked_fill(~positive, 0)
+    logs = similar.masked_fill(itself, torch.finfo(similar.dtype).min).log_softmax(1).masked_fill(~positive, 0)
     return -logs.sum(1) / positive.sum(1).clamp(min=1)
 
 

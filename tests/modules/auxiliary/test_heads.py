@@ -162,6 +162,16 @@ def test_contrast_against_its_definition():
     assert torch.equal(alone.grad, torch.zeros(1, 4))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cosines_keep_their_precision_under_half_precision(dtype):
+    """Divided by a temperature of 0.07, a cosine's error of 2^-9 would be one of 3 % of the probability."""
+    features, labels = torch.randn(16, 8, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 4
+    contrast, similar = contrastive_loss(features, labels), similarities(features)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(contrastive_loss(features, labels), contrast)
+        torch.testing.assert_close(similarities(features), similar)
+
+
 # -- PredSim -----------------------------------------------------------------------------------------------------------
 
 
