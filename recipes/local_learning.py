@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ..modules.auxiliary import Auxiliary, Cut, LocalBatch, LocalHead
+from ..modules.auxiliary._base import check_auxiliary
 from ..modules.auxiliary._maps import channels_are_last
 from ..modules.errors import InputError
 from ..modules.gradient_reduction import GradientReduction
@@ -94,8 +95,11 @@ class LocalLearning(Classification):
             return
         if auxiliary is None:
             raise InputError("auxiliary must be given, e.g. AugLocal, as the modules need heads that train them")
-        if image_size is None:
-            raise InputError("image_size must be given, as the heads are made for the shapes of the features")
+        check_auxiliary("auxiliary", auxiliary)
+        if image_size is None or image_size < 1:
+            raise InputError(
+                f"image_size must be given, as the heads are made for the shapes of the features, but is {image_size}"
+            )
         if self._compile:
             rank_zero_warn("compile is off, as a network that is cut cannot be compiled")
             self._compile = False
@@ -327,6 +331,6 @@ def _last_units(units: int, num_modules: int | None, units_per_module: int, kept
     if not last:
         raise InputError(
             f"the network has {units} units, of which the last {kept} stay together, so no cut is left: lower the depth"
-            f" of the heads or units_per_module ({units_per_module}), or give num_modules"
+            f" of the heads or units_per_module ({units_per_module}), or give num_modules, or name more units"
         )
     return last

@@ -309,11 +309,15 @@ def test_an_overflow_in_one_module_skips_the_step_of_all_and_lowers_the_scale_on
     ("arguments", "message"),
     [
         ({"auxiliary": None}, "auxiliary must be given"),
+        ({"auxiliary": AugLocal}, "auxiliary must be a kind of head"),
         ({"image_size": None}, "image_size must be given"),
+        ({"image_size": 0}, "image_size must be given, .* but is 0"),
         ({"num_modules": 4}, "num_modules must lie in 1..3"),
         ({"units_per_module": 0}, "units_per_module must be at least 1"),
         ({"auxiliary": AugLocal(2)}, "no cut is left"),
         ({"mean": [0.0, 0.0]}, "one value for each"),
+        ({"units": ["classifier"]}, "end no unit before the logits"),
+        ({"units": []}, "end no unit before the logits"),
     ],
 )
 def test_what_cannot_be_is_refused_when_it_is_built(arguments, message):

@@ -96,6 +96,14 @@ def test_the_source_is_not_part_of_the_head():
     assert model.heads[0]._source[0][0] is model.network.blocks[1]
 
 
+def test_a_head_behind_a_copy_stands_behind_the_unit_that_is_copied():
+    """AugLocal is then made like the units after that one, not like that one once more."""
+    model = LocalLearning("cifar_resnet20", 10, auxiliary=MAN(AugLocal(2)), image_size=32)
+    alone = LocalLearning("cifar_resnet20", 10, auxiliary=AugLocal(2), image_size=32)
+    for head, later in zip(list(model.heads)[:-1], list(alone.heads)[1:], strict=True):
+        assert str(head.head.layers) == str(later.layers)
+
+
 def test_averages_cannot_step_per_module():
     with pytest.raises(InputError, match="step_per_module does not go with MAN"):
         local(MAN(), step_per_module=True)
@@ -249,6 +257,12 @@ def test_heads_fit_tokens_and_maps_of_either_order(name, auxiliary):
         (lambda: InfoPro(head="2f"), "head says"),
         (lambda: InfoPro(task=(1.0, -1.0)), "task must be"),
         (lambda: InfoPro("contrast", temperature=0), "temperature must be"),
+        (lambda: InfoPro(reconstruction=1.0), "reconstruction must be two numbers"),
+        (lambda: InfoPro(reconstruction=(math.nan, 1.0)), "reconstruction must be two numbers"),
+        (lambda: InfoPro(hidden=0), "hidden must be"),
+        (lambda: MAN("DGL"), "head must be a kind of head"),
+        (lambda: local(MAN(MAN())), "MAN needs a unit to follow"),
+        (lambda: FeatureReconstruction(head=DGL), "head must be a kind of head"),
         (lambda: PredSim(similarity=1.5), "similarity must lie"),
         (lambda: PredSim(features=0), "features must be"),
         (lambda: FeatureReconstruction((1.0, -1.0)), "weight must be"),
