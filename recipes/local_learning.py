@@ -285,6 +285,9 @@ class LocalLearning(Classification):
 
     @staticmethod
     def _clip(parameters: list[nn.Parameter], value: float, algorithm: Any) -> None:
+        parameters = [parameter for parameter in parameters if parameter.grad is not None]
+        if not parameters:
+            return  # the module has made its step
         if algorithm is not None and str(getattr(algorithm, "value", algorithm)) == "value":
             nn.utils.clip_grad_value_(parameters, value)
         else:

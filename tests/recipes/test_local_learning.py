@@ -77,12 +77,13 @@ def test_every_parameter_belongs_to_one_module_and_is_trained():
     assert all(not torch.equal(before[name], value) for name, value in weights(model).items() if name in names)
 
 
-def test_steps_within_the_loop_equal_one_step_at_the_end():
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_steps_within_the_loop_equal_one_step_at_the_end(algorithm):
     results = []
     for step_per_module in (False, True):
         torch.manual_seed(0)
         model = local(AugLocal(1, merge_last=False), step_per_module=step_per_module)
-        run = fit(model, gradient_clip_val=0.05)
+        run = fit(model, gradient_clip_val=0.05, gradient_clip_algorithm=algorithm)
         assert run.global_step == 6
         results.append(weights(model))
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
@@ -324,6 +325,20 @@ def test_what_cannot_be_is_refused_when_it_is_built(arguments, message):
     arguments = dict(arguments)
     with pytest.raises(InputError, match=message):
         local(arguments.pop("auxiliary", DGL("linear")), **arguments)
+
+
+@pytest.mark.parametrize(("modules", "blocks"), [(2, [6]), (4, [2, 6, 10]), (8, [0, 2, 4, 6, 8, 10, 12])])
+def test_modules_of_a_number_end_where_infopros_authors_end_them(modules, blocks):
+    model = LocalLearning("cifar_resnet32", 10, auxiliary=DGL("linear"), num_modules=modules, image_size=32)
+    names = {module: name for name, module in model.network.named_modules()}
+    assert [names[layer] for layer, _ in model._cuts] == [f"blocks.{block}" for block in blocks]
+
+
+def test_units_of_ones_own_end_modules():
+    units = ["blocks.11", "blocks.25", "blocks.39", "blocks.53"]
+    model = LocalLearning("cifar_resnet110", 10, auxiliary=DGL("linear"), units=units, image_size=32)
+    assert model.num_modules == 4
+    assert [layer for layer, _ in model._cuts] == [model.network.get_submodule(name) for name in units[:3]]
 
 
 def test_features_of_the_whole_network_are_refused():
