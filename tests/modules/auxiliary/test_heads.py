@@ -22,6 +22,7 @@ from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.recipes import LocalLearning
 from settings import digits, local
+from torch import nn
 
 
 def head_on(auxiliary, network="cifar_resnet8", **arguments):
@@ -88,6 +89,25 @@ def test_a_gradient_flows_through_the_average_to_the_features():
     assert features.grad is not None
     assert features.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in head.average.parameters())
+
+
+def test_norms_of_the_average_follow_by_their_weights_and_keep_statistics_of_their_own():
+    model = LocalLearning(
+        "cifar_resnet8", 10, auxiliary=MAN(DGL("linear"), momentum=0.75), in_chans=1, image_size=8, channels_last=False
+    )
+    head = model.heads[0]
+    source, own = (
+        next(layer for layer in part.modules() if isinstance(layer, nn.BatchNorm2d))
+        for part in (head._source[0], head.average)
+    )
+    source.weight.data.fill_(2.0)
+    seen = []
+    own.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().mean((0, 2, 3))))
+    trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(model, digits())
+    torch.testing.assert_close(own.weight, torch.full_like(own.weight, 0.75 * 1 + 0.25 * 2))
+    assert len(seen) == 1
+    torch.testing.assert_close(own.running_mean, 0.1 * seen[0])  # torch's momentum, from 0
+    assert not torch.allclose(own.running_mean, source.running_mean)
 
 
 def test_the_source_is_not_part_of_the_head():
