@@ -251,8 +251,13 @@ def _named(network: nn.Module, passed: Trace, names: Sequence[str]) -> list[Call
     """The layers of the user's choice."""
     chosen: list[Call] = []
     modules = dict(network.named_modules())
+    names = [names] if isinstance(names, str) else names
     for name in names:
-        matches = [known for known in modules if known and re.fullmatch(name, known)]
+        try:
+            pattern = re.compile(name)
+        except (re.error, TypeError) as error:
+            raise InputError(f"units: {name!r} is neither a name nor a regular expression: {error}") from error
+        matches = [known for known in modules if known and pattern.fullmatch(known)]
         if not matches:
             near = difflib.get_close_matches(name, modules, 3) or [known for known in modules if known][:5]
             raise InputError(f"units: {type(network).__name__} has no layer {name!r}; it has {', '.join(near)}, …")
@@ -265,7 +270,10 @@ def _named(network: nn.Module, passed: Trace, names: Sequence[str]) -> list[Call
             if chosen and (call.end or 0) <= (chosen[-1].end or 0):
                 raise InputError(f"units: {match} does not come after {chosen[-1].name}: name layers in their order")
             chosen.append(call)
-    return [call for call in chosen if call.end != passed.length]
+    inner = [call for call in chosen if call.end != passed.length]
+    if not inner:
+        raise InputError(f"units {list(names)} end no unit before the logits: name the layers that do, or leave it out")
+    return inner
 
 
 def _reason(call: Call, passed: Trace) -> str:

@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ..modules.auxiliary import Auxiliary, Cut, LocalBatch, LocalHead
+from ..modules.auxiliary._base import check_auxiliary
 from ..modules.auxiliary._maps import channels_are_last
 from ..modules.errors import InputError
 from ..modules.gradient_reduction import GradientReduction
@@ -92,8 +95,11 @@ class LocalLearning(Classification):
             return
         if auxiliary is None:
             raise InputError("auxiliary must be given, e.g. AugLocal, as the modules need heads that train them")
-        if image_size is None:
-            raise InputError("image_size must be given, as the heads are made for the shapes of the features")
+        check_auxiliary("auxiliary", auxiliary)
+        if image_size is None or image_size < 1:
+            raise InputError(
+                f"image_size must be given, as the heads are made for the shapes of the features, but is {image_size}"
+            )
         if self._compile:
             rank_zero_warn("compile is off, as a network that is cut cannot be compiled")
             self._compile = False
@@ -171,6 +177,12 @@ class LocalLearning(Classification):
                 "step_per_module does not go with accumulate_grad_batches or precision 16-mixed, which look at all"
                 " gradients at once: leave one of them out"
             )
+        late = [type(callback).__name__ for callback in self.trainer.callbacks if _looks_at_gradients(callback)]  # type: ignore[attr-defined]
+        if self.step_per_module and late:
+            raise InputError(
+                f"step_per_module does not go with {late[0]}, which looks at all gradients before the step: leave one"
+                " of them out"
+            )
         # DDP would wait for gradients that are there before its own backward pass begins.
         self._ddp_params_and_buffers_to_ignore = [name for group in self._groups[:-1] for name in group]
 
@@ -189,7 +201,7 @@ class LocalLearning(Classification):
         return super().training_step(batch, batch_idx)
 
     def _training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        if not self.heads or self.rehearsing:
+        if not self.heads:
             return super()._training_losses(images, labels)
         images = arranged(images, self.memory_format)
         context = self._context(images, labels)
@@ -198,6 +210,9 @@ class LocalLearning(Classification):
             logits = self(images)
         losses, terms = self.objective.parts(logits, labels, context)
         local, self._local_losses = torch.stack(self._local_losses), []
+        if self.rehearsing:
+            # The callback takes the gradients by itself, all at once: each module's are still those of its own loss.
+            return logits, losses + local.sum(0), terms
         return logits, losses, {**terms, "local_loss": local}
 
     @contextlib.contextmanager
@@ -208,10 +223,14 @@ class LocalLearning(Classification):
         def learn(index: int, head: LocalHead, layer: nn.Module, args: Any, features: Tensor) -> Tensor:
             nonlocal inputs
             batch = LocalBatch(classify, labels, images, lambda: images * self.std + self.mean, inputs)
-            loss = self.reduce(head(features, batch), mixing_ratio=self._mixing_ratio)
-            self._local_losses.append(loss.detach())
-            if loss.requires_grad:
-                self._learn(index, loss)
+            losses = head(features, batch)
+            if self.rehearsing:
+                self._local_losses.append(losses)
+            else:
+                loss = self.reduce(losses, mixing_ratio=self._mixing_ratio)
+                self._local_losses.append(loss.detach())
+                if loss.requires_grad:
+                    self._learn(index, loss)
             inputs = features.detach()
             return inputs
 
@@ -225,13 +244,12 @@ class LocalLearning(Classification):
                 handle.remove()
 
     def _learn(self, index: int, loss: Tensor) -> None:
-        """The backward pass of one module."""
+        """The backward pass of one module. Callbacks see nothing of it, as theirs is one a step."""
         trainer = self.trainer
-        self._within_step = True
-        # The precision plugin scales the loss where it must.
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        loss = loss / trainer.accumulate_grad_batches
         with torch.autocast(loss.device.type, enabled=False):
-            trainer.strategy.backward(loss / trainer.accumulate_grad_batches, None)
-        self._within_step = False
+            (loss if scaler is None else scaler.scale(loss)).backward()
         parameters = self._parameters_of[index]
         if trainer.world_size > 1 and not trainer.fit_loop._should_accumulate():
             self._reduction.start(parameters)
@@ -243,13 +261,12 @@ class LocalLearning(Classification):
             optimizer.step()
             optimizer.zero_grad()
 
-    _within_step = False
     _parameters_of: list[list[nn.Parameter]]
 
-    def on_after_backward(self) -> None:
-        """Wait for the gradients of all modules."""
-        if not self._within_step:
-            self._reduction.finish()
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The backward pass of the last module; afterwards the gradients of all are there."""
+        super().backward(loss, *args, **kwargs)
+        self._reduction.finish()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
         """Do nothing where there are gradients already: they were set to zero before the step."""
@@ -268,6 +285,9 @@ class LocalLearning(Classification):
 
     @staticmethod
     def _clip(parameters: list[nn.Parameter], value: float, algorithm: Any) -> None:
+        parameters = [parameter for parameter in parameters if parameter.grad is not None]
+        if not parameters:
+            return  # the module has made its step
         if algorithm is not None and str(getattr(algorithm, "value", algorithm)) == "value":
             nn.utils.clip_grad_value_(parameters, value)
         else:
@@ -291,6 +311,13 @@ class LocalLearning(Classification):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
+def _looks_at_gradients(callback: Callback) -> bool:
+    """Whether a callback has something to do between a backward pass and the step."""
+    hooks = ("on_after_backward", "on_before_optimizer_step")
+    overridden = any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
+    return overridden or isinstance(callback, GradientAccumulationScheduler)
+
+
 def _last_units(units: int, num_modules: int | None, units_per_module: int, kept: int) -> list[int]:
     """The last unit of each module but the last module.
 
@@ -307,6 +334,6 @@ def _last_units(units: int, num_modules: int | None, units_per_module: int, kept
     if not last:
         raise InputError(
             f"the network has {units} units, of which the last {kept} stay together, so no cut is left: lower the depth"
-            f" of the heads or units_per_module ({units_per_module}), or give num_modules"
+            f" of the heads or units_per_module ({units_per_module}), or give num_modules, or name more units"
         )
     return last

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..partition import LocalUnit, Partition
 
 
@@ -96,3 +99,25 @@ class Auxiliary(ABC):
         Raises:
             InputError: If this kind of head cannot stand there.
         """
+
+
+def check_auxiliary(name: str, value: Any) -> None:
+    """Refuse what is no kind of head.
+
+    Raises:
+        InputError: If ``value``, given as argument ``name``, is none.
+    """
+    if not isinstance(value, Auxiliary):
+        raise InputError(f"{name} must be a kind of head, e.g. AugLocal(), but is {value!r}")
+
+
+def first_and_last(name: str, values: Any) -> tuple[float, float]:
+    """The weights of the first head and the last, finite and not negative.
+
+    Raises:
+        InputError: If ``values``, given as argument ``name``, are something else.
+    """
+    pair = tuple(values) if isinstance(values, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in pair):
+        raise InputError(f"{name} must be two numbers, the weights of the first and the last head, but is {values!r}")
+    return pair

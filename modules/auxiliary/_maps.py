@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 
@@ -41,6 +42,18 @@ class ToMaps(nn.Module):
             square = features[:, features.shape[1] - self.side**2 :]
             return square.transpose(1, 2).unflatten(2, self.size)
         return features[:, :, None, None]
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """The values in float32, or in float64 if they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def cosines(features: Tensor) -> Tensor:
+    """Products ``(N, N)`` of rows ``(N, D)``, in single precision whatever the run's is."""
+    with torch.autocast(features.device.type, enabled=False):
+        rows = at_least_single(features)
+        return rows @ rows.T
 
 
 def channels_are_last(shape: tuple[int, ...], hint: str) -> bool:

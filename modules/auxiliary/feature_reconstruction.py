@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ._base import Auxiliary, Cut, LocalBatch, LocalHead
-from ._maps import ToMaps
+from ._base import Auxiliary, Cut, LocalBatch, LocalHead, check_auxiliary, first_and_last
+from ._maps import ToMaps, at_least_single
 from .dgl import DGL
 
 
@@ -28,14 +27,13 @@ class FeatureReconstruction(Auxiliary):
         head: What trains the features beside it. None is `DGL` with a linear layer.
 
     Raises:
-        InputError: If a weight is negative.
+        InputError: If ``weight`` is not two numbers of 0 or more, or ``head`` is no kind of head.
     """
 
     def __init__(self, weight: tuple[float, float] = (1.0, 1.0), *, head: Auxiliary | None = None) -> None:
-        if len(weight) != 2 or min(weight) < 0:
-            raise InputError(f"weight must be that of the first and the last head, 0 or more: got {weight}")
-        self.weight = weight
+        self.weight = first_and_last("weight", weight)
         self.head = head if head is not None else DGL("linear")
+        check_auxiliary("head", self.head)
         self.kept_units, self.coupled = self.head.kept_units, self.head.coupled
 
     def build(self, cut: Cut) -> LocalHead:
@@ -80,13 +78,13 @@ class ReconstructionHead(LocalHead):
         if self.decoder is None:
             return losses
         with torch.no_grad():
-            target = self.inputs(batch.inputs).float()
+            target = at_least_single(self.inputs(batch.inputs))
             if self.normalise:
                 target = F.layer_norm(target.movedim(1, -1), target.shape[1:2]).movedim(-1, 1)
         rebuilt = self.decoder(self.features(features))
         if rebuilt.shape[2:] != target.shape[2:]:
             rebuilt = F.interpolate(rebuilt, size=target.shape[2:], mode="bilinear")
-        return losses + self.weight * (rebuilt.float() - target).square().mean((1, 2, 3))
+        return losses + self.weight * (at_least_single(rebuilt) - target).square().mean((1, 2, 3))
 
     def before_step(self) -> None:
         """Pass on."""

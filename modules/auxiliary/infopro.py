@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal
 
@@ -10,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ._base import Auxiliary, Cut, LocalBatch, LocalHead
-from ._maps import ToMaps
+from ._base import Auxiliary, Cut, LocalBatch, LocalHead, first_and_last
+from ._maps import ToMaps, at_least_single, cosines
 from .dgl import convolution
 
 
@@ -36,8 +37,8 @@ class InfoPro(Auxiliary):
         temperature: Temperature of "contrast".
 
     Raises:
-        InputError: If ``mode`` or ``head`` is unknown, or a weight or ``temperature`` is out of range, or both weights
-            of a head are 0.
+        InputError: If ``mode`` or ``head`` is unknown, or a weight, ``hidden`` or ``temperature`` is out of range, or
+            both weights of a head are 0.
     """
 
     def __init__(
@@ -52,16 +53,16 @@ class InfoPro(Auxiliary):
     ) -> None:
         if mode not in ("softmax", "contrast"):
             raise InputError(f"mode must be softmax or contrast but is {mode!r}")
-        if not re.fullmatch(r"\dc[1-9]f", head):
+        if not re.fullmatch(r"\dc[1-9]f", str(head)):
             raise InputError(f"head says its convolutions and linear layers, e.g. 1c2f, but is {head!r}")
-        for name, values in (("reconstruction", reconstruction), ("task", task)):
-            if len(values) != 2 or min(values) < 0:
-                raise InputError(f"{name} must be the weights of the first and the last head, 0 or more: got {values}")
+        reconstruction, task = first_and_last("reconstruction", reconstruction), first_and_last("task", task)
         if 0 in (reconstruction[0] + task[0], reconstruction[1] + task[1]):
             raise InputError(
                 f"reconstruction {reconstruction} and task {task} leave a head without a loss: raise one of the weights"
             )
-        if temperature <= 0:
+        if hidden < 1:
+            raise InputError(f"hidden must be at least 1 but is {hidden}")
+        if not 0 < temperature < math.inf:
             raise InputError(f"temperature must be positive but is {temperature}")
         self.mode = mode
         self.reconstruction = reconstruction
@@ -149,11 +150,10 @@ def contrastive_loss(features: Tensor, labels: Tensor, *, temperature: float = 0
         temperature: Divides the cosines.
     """
     labels = labels if labels.ndim == 1 else labels.argmax(1)
-    directions = F.normalize(features.float(), dim=1)
+    similar = cosines(F.normalize(at_least_single(features), dim=1)) / temperature
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    cosines = (directions @ directions.T / temperature).masked_fill(itself, torch.finfo(torch.float32).min)
     positive = (labels[:, None] == labels) & ~itself
-    logs = cosines.log_softmax(1).masked_fill(~positive, 0)
+    logs = similar.masked_fill(itself, torch.finfo(similar.dtype).min).log_softmax(1).masked_fill(~positive, 0)
     return -logs.sum(1) / positive.sum(1).clamp(min=1)
 
 

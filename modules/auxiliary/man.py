@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ._base import Auxiliary, Cut, LocalBatch, LocalHead
+from ._base import Auxiliary, Cut, LocalBatch, LocalHead, check_auxiliary
 from ._copies import check_copied, fresh_copy
 from ._maps import ToMaps
 from .dgl import DGL
@@ -37,7 +37,7 @@ class MAN(Auxiliary):
         rule: "released" or "paper". The first reads the unit's weights before the step, the second after it.
 
     Raises:
-        InputError: If ``momentum`` is outside [0, 1] or ``rule`` is unknown.
+        InputError: If ``momentum`` is outside [0, 1], ``rule`` is unknown or ``head`` is no kind of head.
     """
 
     coupled = True
@@ -54,15 +54,19 @@ class MAN(Auxiliary):
         if rule not in ("released", "paper"):
             raise InputError(f"rule must be released or paper but is {rule!r}")
         self.head = head if head is not None else DGL()
+        check_auxiliary("head", self.head)
         self.momentum = momentum
         self.rule = rule
         self.kept_units = self.head.kept_units
 
     def build(self, cut: Cut) -> LocalHead:
         """The head behind one module."""
+        if cut.unit + 1 == len(cut.units):
+            raise InputError("MAN needs a unit to follow behind each module, but behind the last there is none")
         unit = cut.units[cut.unit + 1]
         check_copied(unit, "MAN")
-        head = self.head.build(dataclasses.replace(cut, features=unit.outputs))
+        # Seen from its head, the copy is the unit.
+        head = self.head.build(dataclasses.replace(cut, unit=cut.unit + 1, features=unit.outputs))
         source = nn.Sequential(*unit)
         if self.rule == "paper":
             average = _same(source)

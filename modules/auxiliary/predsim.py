@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead
-from ._maps import ToMaps
+from ._maps import ToMaps, at_least_single, cosines
 
 
 class PredSim(Auxiliary):
@@ -89,11 +89,11 @@ def similarities(features: Tensor) -> Tensor:
     Maps ``(N, C, h, w)`` of more than three channels and more than one pixel stand for the standard deviation of each
     channel, as in the authors' code.
     """
-    features = features.float()
+    features = at_least_single(features)
     if features.ndim == 4:
         if features.shape[1] > 3 and features.shape[2] * features.shape[3] > 1:
             features = features.flatten(2).std(2)
         features = features.flatten(1)
     centred = features - features.mean(1, keepdim=True)
     rows = centred / (centred.norm(dim=1, keepdim=True) + 1e-8)
-    return (rows @ rows.T).clamp(-1, 1)
+    return cosines(rows).clamp(-1, 1)

@@ -74,7 +74,9 @@ def test_units_of_the_users_choice():
     assert len(local_units(network, names=[r"blocks\.\d"])) == 9
     units = local_units(network, names=["blocks.2", "blocks.5"])
     assert [len(unit) for unit in units] == [4, 3]
+    assert [unit.name for unit in local_units(network, names="blocks.2")] == ["blocks.2"]
     for names, message in [
+        (["blocks.("], "neither a name nor a regular expression"),
         (["block.2"], "no layer 'block.2'"),
         (["blocks.2.conv1"], "also uses earlier features"),
         (["blocks.5", "blocks.2"], "does not come after"),

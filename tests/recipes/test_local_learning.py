@@ -7,7 +7,9 @@ import pytest
 import torch
 from helpers import trainer, weights
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning_recipes.callbacks import AWP
 from lightning_recipes.modules.auxiliary import DGL, AugLocal
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.losses import ATS, AttentionTransfer
@@ -58,7 +60,7 @@ def test_no_gradient_crosses_a_cut(index):
     model, seen = local(AugLocal(1, merge_last=False)), []
     learn, backward = model._learn, model.backward
     model._learn = lambda k, loss: learn(k, loss) if k == index else None
-    model.backward = lambda loss: backward(loss) if model._within_step or index == 2 else None
+    model.backward = lambda loss: backward(loss) if index == 2 else None
     look = Step(lambda model: seen.append(with_gradient(model)))
     fit(model, callbacks=[look], limit_train_batches=1, max_epochs=1)
     assert seen == [set(model._groups[index])]
@@ -75,12 +77,13 @@ def test_every_parameter_belongs_to_one_module_and_is_trained():
     assert all(not torch.equal(before[name], value) for name, value in weights(model).items() if name in names)
 
 
-def test_steps_within_the_loop_equal_one_step_at_the_end():
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_steps_within_the_loop_equal_one_step_at_the_end(algorithm):
     results = []
     for step_per_module in (False, True):
         torch.manual_seed(0)
         model = local(AugLocal(1, merge_last=False), step_per_module=step_per_module)
-        run = fit(model, gradient_clip_val=0.05)
+        run = fit(model, gradient_clip_val=0.05, gradient_clip_algorithm=algorithm)
         assert run.global_step == 6
         results.append(weights(model))
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
@@ -185,6 +188,37 @@ def test_weights_reach_every_head_and_scores_are_the_last_ones():
     assert all(torch.equal(before[name], value) for name, value in weights(model).items())
 
 
+def test_awp_moves_each_module_up_the_gradient_of_its_own_loss_and_for_the_whole_step():
+    gradients, moved = {}, {}
+
+    class Gradients(Callback):
+        calls = 0
+
+        def on_after_backward(self, trainer, pl_module):
+            self.calls += 1
+            gradients.update({n: p.grad.clone() for n, p in pl_module.named_parameters() if p.ndim > 1})
+
+    start, look = local(DGL("linear")), Gradients()
+    options = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 0}
+    fit(copy.deepcopy(start), callbacks=[look], **options)
+    assert look.calls == 1
+
+    model = copy.deepcopy(start)
+    for name, module in model.named_modules():
+
+        def note(module, args, output, name=name):
+            if not model.rehearsing:
+                moved.update({f"{name}.{n}": p.detach().clone() for n, p in module.named_parameters(recurse=False)})
+
+        module.register_forward_hook(note)
+    fit(model, callbacks=[AWP(0.1)], **options)
+    assert len(gradients) == 3 + 2 + 1  # convolutions, heads, classifier
+    for name, gradient in gradients.items():
+        weight = start.get_parameter(name)
+        expected = weight + 0.1 * weight.norm() * gradient / gradient.norm()
+        torch.testing.assert_close(moved[name], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_evaluation_knows_nothing_of_the_heads():
     model = local(AugLocal(1, merge_last=False)).eval()
     images = torch.randn(3, 1, 8, 8)
@@ -276,17 +310,35 @@ def test_an_overflow_in_one_module_skips_the_step_of_all_and_lowers_the_scale_on
     ("arguments", "message"),
     [
         ({"auxiliary": None}, "auxiliary must be given"),
+        ({"auxiliary": AugLocal}, "auxiliary must be a kind of head"),
         ({"image_size": None}, "image_size must be given"),
+        ({"image_size": 0}, "image_size must be given, .* but is 0"),
         ({"num_modules": 4}, "num_modules must lie in 1..3"),
         ({"units_per_module": 0}, "units_per_module must be at least 1"),
         ({"auxiliary": AugLocal(2)}, "no cut is left"),
         ({"mean": [0.0, 0.0]}, "one value for each"),
+        ({"units": ["classifier"]}, "end no unit before the logits"),
+        ({"units": []}, "end no unit before the logits"),
     ],
 )
 def test_what_cannot_be_is_refused_when_it_is_built(arguments, message):
     arguments = dict(arguments)
     with pytest.raises(InputError, match=message):
         local(arguments.pop("auxiliary", DGL("linear")), **arguments)
+
+
+@pytest.mark.parametrize(("modules", "blocks"), [(2, [6]), (4, [2, 6, 10]), (8, [0, 2, 4, 6, 8, 10, 12])])
+def test_modules_of_a_number_end_where_infopros_authors_end_them(modules, blocks):
+    model = LocalLearning("cifar_resnet32", 10, auxiliary=DGL("linear"), num_modules=modules, image_size=32)
+    names = {module: name for name, module in model.network.named_modules()}
+    assert [names[layer] for layer, _ in model._cuts] == [f"blocks.{block}" for block in blocks]
+
+
+def test_units_of_ones_own_end_modules():
+    units = ["blocks.11", "blocks.25", "blocks.39", "blocks.53"]
+    model = LocalLearning("cifar_resnet110", 10, auxiliary=DGL("linear"), units=units, image_size=32)
+    assert model.num_modules == 4
+    assert [layer for layer, _ in model._cuts] == [model.network.get_submodule(name) for name in units[:3]]
 
 
 def test_features_of_the_whole_network_are_refused():
@@ -301,3 +353,15 @@ def test_features_of_the_whole_network_are_refused():
 def test_steps_within_the_loop_refuse_what_looks_at_all_gradients(options):
     with pytest.raises(InputError, match="step_per_module"):
         fit(local(DGL("linear"), step_per_module=True), **options)
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (AWP(), "does not go with AWP, which looks"),
+        (GradientAccumulationScheduler({1: 2}), "does not go with GradientAccumulationScheduler"),
+    ],
+)
+def test_steps_within_the_loop_refuse_callbacks_between_the_gradients_and_the_step(callback, message):
+    with pytest.raises(InputError, match=message):
+        fit(local(DGL("linear"), step_per_module=True), callbacks=[callback])

@@ -22,6 +22,7 @@ from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.recipes import LocalLearning
 from settings import digits, local
+from torch import nn
 
 
 def head_on(auxiliary, network="cifar_resnet8", **arguments):
@@ -90,10 +91,37 @@ def test_a_gradient_flows_through_the_average_to_the_features():
     assert all(parameter.grad is None for parameter in head.average.parameters())
 
 
+def test_norms_of_the_average_follow_by_their_weights_and_keep_statistics_of_their_own():
+    model = LocalLearning(
+        "cifar_resnet8", 10, auxiliary=MAN(DGL("linear"), momentum=0.75), in_chans=1, image_size=8, channels_last=False
+    )
+    head = model.heads[0]
+    source, own = (
+        next(layer for layer in part.modules() if isinstance(layer, nn.BatchNorm2d))
+        for part in (head._source[0], head.average)
+    )
+    source.weight.data.fill_(2.0)
+    seen = []
+    own.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().mean((0, 2, 3))))
+    trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(model, digits())
+    torch.testing.assert_close(own.weight, torch.full_like(own.weight, 0.75 * 1 + 0.25 * 2))
+    assert len(seen) == 1
+    torch.testing.assert_close(own.running_mean, 0.1 * seen[0])  # torch's momentum, from 0
+    assert not torch.allclose(own.running_mean, source.running_mean)
+
+
 def test_the_source_is_not_part_of_the_head():
     model = local(MAN(DGL("linear")))
     assert not any("source" in name for name, _ in model.named_parameters())
     assert model.heads[0]._source[0][0] is model.network.blocks[1]
+
+
+def test_a_head_behind_a_copy_stands_behind_the_unit_that_is_copied():
+    """AugLocal is then made like the units after that one, not like that one once more."""
+    model = LocalLearning("cifar_resnet20", 10, auxiliary=MAN(AugLocal(2)), image_size=32)
+    alone = LocalLearning("cifar_resnet20", 10, auxiliary=AugLocal(2), image_size=32)
+    for head, later in zip(list(model.heads)[:-1], list(alone.heads)[1:], strict=True):
+        assert str(head.head.layers) == str(later.layers)
 
 
 def test_averages_cannot_step_per_module():
@@ -160,6 +188,16 @@ def test_contrast_against_its_definition():
     alone = torch.randn(1, 4, requires_grad=True)
     contrastive_loss(alone, torch.zeros(1, dtype=torch.long)).sum().backward()
     assert torch.equal(alone.grad, torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cosines_keep_their_precision_under_half_precision(dtype):
+    """Divided by a temperature of 0.07, a cosine's error of 2^-9 would be one of 3 % of the probability."""
+    features, labels = torch.randn(16, 8, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 4
+    contrast, similar = contrastive_loss(features, labels), similarities(features)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(contrastive_loss(features, labels), contrast)
+        torch.testing.assert_close(similarities(features), similar)
 
 
 # -- PredSim -----------------------------------------------------------------------------------------------------------
@@ -239,6 +277,12 @@ def test_heads_fit_tokens_and_maps_of_either_order(name, auxiliary):
         (lambda: InfoPro(head="2f"), "head says"),
         (lambda: InfoPro(task=(1.0, -1.0)), "task must be"),
         (lambda: InfoPro("contrast", temperature=0), "temperature must be"),
+        (lambda: InfoPro(reconstruction=1.0), "reconstruction must be two numbers"),
+        (lambda: InfoPro(reconstruction=(math.nan, 1.0)), "reconstruction must be two numbers"),
+        (lambda: InfoPro(hidden=0), "hidden must be"),
+        (lambda: MAN("DGL"), "head must be a kind of head"),
+        (lambda: local(MAN(MAN())), "MAN needs a unit to follow"),
+        (lambda: FeatureReconstruction(head=DGL), "head must be a kind of head"),
         (lambda: PredSim(similarity=1.5), "similarity must lie"),
         (lambda: PredSim(features=0), "features must be"),
         (lambda: FeatureReconstruction((1.0, -1.0)), "weight must be"),
