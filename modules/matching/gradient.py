@@ -71,7 +71,7 @@ class GradientMatching(Matching):
             raise InputError(f"outer_loop must be at least 1 but is {outer_loop}")
         if inner_loop is not None and inner_loop < 0:
             raise InputError(f"inner_loop must be at least 0 but is {inner_loop}")
-        if network_lr <= 0:
+        if not network_lr > 0:
             raise InputError(f"network_lr must be positive but is {network_lr}")
         if network_batch_size < 1:
             raise InputError(f"network_batch_size must be at least 1 but is {network_batch_size}")
