@@ -153,8 +153,15 @@ def test_a_set_goes_from_the_command_line_through_its_file_into_any_recipe(tmp_p
     assert torch.equal(images, checkpoint["state_dict"]["images"].flatten(0, 1))
     assert labels.tolist() == list(range(10))
     assert (facts["method"], facts["settings"]["power"], facts["steps"]) == ("DataDAM", 4.0, 12)
+    # The example of the documentation: a student of ATS, and AugLocal, on the exported set.
+    teacher = ["--model.network_args.width", "64", "--run_dir", "runs/teachers/digits/convnet"]
+    assert main(["fit", "-c", "digits/supervised", *teacher, "--trainer.max_epochs", "1"]) == 0
     on_set = ["--data", "DistilledImages", "--data.path", "export/distilled.safetensors", "--data.real", "Digits"]
-    assert main(["fit", "-c", "digits/supervised", *on_set, "--trainer.max_epochs", "2", "--run_dir", "on"]) == 0
+    for technique in ("ats", "auglocal"):
+        run = ["--trainer.max_epochs", "2", "--run_dir", technique]
+        assert main(["fit", "-c", f"digits/{technique}", *on_set, *run]) == 0
+        with open(f"{technique}/summary.json") as file:
+            assert json.load(file)["samples"] == 20
 
 
 @pytest.fixture
