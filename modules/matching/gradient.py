@@ -114,7 +114,7 @@ class GradientMatching(Matching):
 
     @staticmethod
     def _distance(
-        network: nn.Module, weights: list[Tensor], parts: Sequence[Sequence[tuple[Tensor, Tensor]]]
+        network: nn.Module, weights: Sequence[Tensor], parts: Sequence[Sequence[tuple[Tensor, Tensor]]]
     ) -> Tensor:
         losses = []
         for of_real, of_synthetic in zip(*parts, strict=True):
