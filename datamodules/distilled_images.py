@@ -26,14 +26,15 @@ class DistilledImages(ImageDataModule):
         real: Datamodule of the images that the set was made of, with the arguments of that run, so that validation
             images are none that it was made of.
         batch_size: Training images per step in each process.
-        **kwargs: The arguments all image datamodules share; ``val_fraction``, ``imbalance_ratio``, ``subset`` and
-            ``label_noise`` have no meaning here: ``real`` has its own.
+        **kwargs: The arguments all image datamodules share. ``val_fraction`` has no meaning here, as ``real`` has its
+            own; ``subset``, ``imbalance_ratio`` and ``label_noise`` change the synthetic set.
 
     Attributes:
         facts: What the file says of its making: method, settings, seed, …
 
     Raises:
-        InputError: If the file is missing or of another kind, or ``real`` has other classes, channels or size.
+        InputError: If the file is missing or of another kind, ``real`` has other classes, channels or size, or (at
+            ``setup``) the file's parts do not go together.
     """
 
     _own_val = True
@@ -52,6 +53,13 @@ class DistilledImages(ImageDataModule):
                     f"real has {name} {getattr(real, name)} but {path} has {getattr(self, name)}: give the datamodule"
                     " that the set was made of"
                 )
+        # Data that names no classes has them numbered in its file.
+        numbered = tuple(str(label) for label in range(self.num_classes))
+        if self.class_names not in (numbered, tuple(real.class_names)):
+            own = next(pair for pair in zip(real.class_names, self.class_names, strict=True) if pair[0] != pair[1])
+            raise InputError(
+                f"real has class {own[0]!r} where {path} has {own[1]!r}: give the datamodule that the set was made of"
+            )
         self.mean, self.std = tuple(self.facts["mean"]), tuple(self.facts["std"])
         super().__init__(batch_size=batch_size, **kwargs)
 

@@ -98,7 +98,15 @@ class SiameseAugmentation:
             images: Normalised, shape ``(N, C, H, W)``.
             operation: Its name.
             randoms: Uniform in [0, 1), shape ``(N, 3)``; an operation uses as many columns as it needs.
+
+        Raises:
+            InputError: If the images are not floating ``(N, C, H, W)``.
         """
+        if images.ndim != 4 or not images.is_floating_point():
+            raise InputError(
+                f"images must be floating (N, C, H, W) but are {images.dtype} {tuple(images.shape)}:"
+                " normalise them first"
+            )
         size = images.shape[-1]
         if operation == "crop":
             return random_crop_flip(images, randoms, padding=int(size * self.crop + 0.5), mode="zero", flip=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .networks import arranged, fastest_memory_format
-from .sampling import epoch_generator
+from .sampling import derived_seed, epoch_generator, isolated_rng
 
 
 class SmallSetTraining:
@@ -99,7 +99,9 @@ class SmallSetTraining:
         def losses(batches: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
             return F.cross_entropy(network(arranged(batches[0], memory_format)), targets[0])
 
-        self._run(list(network.parameters()), losses, images, labels, [seed], augment)
+        # Dropout draws from the global generators.
+        with isolated_rng(derived_seed(seed, _LAYERS), images.device):
+            self._run(list(network.parameters()), losses, images, labels, [seed], augment)
 
     def _train_together(
         self,
@@ -166,4 +168,5 @@ class SmallSetTraining:
             weight.grad = None
 
 
+_LAYERS = 1
 _ALONE = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)

@@ -29,7 +29,12 @@ def k_center(points: Tensor, number: int) -> Tensor:
 
     Returns:
         Indices ``(number,)``, in the order of choice.
+
+    Raises:
+        InputError: If ``number`` is larger than N.
     """
+    if number > len(points):
+        raise InputError(f"number must be at most that of the points, {len(points)}, but is {number}")
     points = points.flatten(1).float()
     points = points - points.mean(0)
     lengths = points.square().sum(1)
@@ -78,7 +83,7 @@ def save_set(
     and in its metadata, as JSON, all else that is given here.
 
     Args:
-        folder: An existing folder.
+        folder: Where to; made if there is none.
         images: Normalised, shape ``(N, C, H, W)``, one class after the other, as many of each.
         labels: Their classes, shape ``(N,)``.
         mean: Mean of each channel on the scale of [0, 1].
@@ -90,8 +95,16 @@ def save_set(
         The file, and the folder of PNG if there is one.
 
     Raises:
-        InputError: If one of them exists already.
+        InputError: If one of them exists already, or images, labels, mean, std and class names do not go together.
     """
+    number = len(images) // max(1, len(class_names))
+    if labels.tolist() != [label for label in range(len(class_names)) for _ in range(number)] or not number:
+        raise InputError(
+            f"labels must be those of as many images of each of the {len(class_names)} class_names, class after class,"
+            f" but are {_shortened(labels.tolist())} for {len(images)} images: sort the images by class"
+        )
+    _check_content(images, labels, mean, std, class_names, "save_set")
+    Path(folder).mkdir(parents=True, exist_ok=True)
     file, pictures = Path(folder, "distilled.safetensors"), Path(folder, "distilled")
     for path in (file, pictures):
         if path.exists():
@@ -103,7 +116,7 @@ def save_set(
         "class_names": list(class_names),
         "image_size": images.shape[-1],
         "in_chans": images.shape[1],
-        "images_per_class": len(images) // len(class_names),
+        "images_per_class": number,
         "version": VERSION,
         **(facts or {}),
     }
@@ -119,7 +132,7 @@ def save_set(
         # Five digits first, so that the order of the folders is that of the labels.
         place = pictures / f"{label:05d}_{str(class_names[label]).replace('/', '_')}"
         place.mkdir(parents=True, exist_ok=True)
-        write_png(place / f"{index % metadata['images_per_class']:05d}.png", pixels[index])
+        write_png(place / f"{index % number:05d}.png", pixels[index])
     return [file, pictures]
 
 
@@ -152,7 +165,7 @@ def load_set(path: str | Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Images, labels and facts of a file of `save_set`.
 
     Raises:
-        InputError: If the file is missing or of another kind.
+        InputError: If the file is missing or of another kind, or its parts do not go together.
 
     Examples:
         >>> images, labels, facts = load_set("distilled.safetensors")
@@ -163,4 +176,38 @@ def load_set(path: str | Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
     tensors = safetensors.torch.load_file(path)
     if {"images", "labels"} - set(tensors) or len(tensors["images"]) != len(tensors["labels"]):
         raise InputError(f"{path} needs as many labels as images: write it with `recipes export` or save_set")
-    return tensors["images"], tensors["labels"], facts
+    images, labels = tensors["images"], tensors["labels"]
+    _check_content(images, labels, facts["mean"], facts["std"], facts["class_names"], str(path))
+    if images.shape[1:] != (facts["in_chans"], facts["image_size"], facts["image_size"]):
+        raise InputError(
+            f"{path} says in_chans {facts['in_chans']} and image_size {facts['image_size']} but its images have shape"
+            f" {tuple(images.shape[1:])}: write it with `recipes export` or save_set"
+        )
+    return images, labels, facts
+
+
+def _check_content(
+    images: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[float], names: Sequence[str], source: str
+) -> None:
+    """Raise unless these are a set that can be trained on."""
+    if images.ndim != 4 or images.shape[2] != images.shape[3] or not images.is_floating_point():
+        raise InputError(
+            f"{source}: images must be floating (N, C, H, W) with H equal to W but are {images.dtype}"
+            f" {tuple(images.shape)}"
+        )
+    if not len(mean) == len(std) == images.shape[1] or min(std) <= 0:
+        raise InputError(
+            f"{source}: mean and std, which must be positive, need a value for each of the {images.shape[1]} channels"
+            f" but are {list(mean)} and {list(std)}"
+        )
+    if labels.dtype != torch.long or labels.min() < 0 or labels.max() >= len(names):
+        raise InputError(
+            f"{source}: labels must be int64 in 0..{len(names) - 1}, as there are {len(names)} class names, but are"
+            f" {labels.dtype} {_shortened(labels.tolist())}"
+        )
+    if not images.isfinite().all():
+        raise InputError(f"{source}: images hold NaN or infinity: distil again with a smaller rate of the optimizer")
+
+
+def _shortened(values: list) -> str:
+    return f"[{', '.join(map(str, values[:8]))}{', …' if len(values) > 8 else ''}]"

@@ -179,7 +179,12 @@ class SetEvaluation:
         network, args = self._network_args
         facts = {
             "method": type(self.matching).__name__,
-            "settings": {k: v for k, v in vars(self.matching).items() if isinstance(v, (int, float, str, list))},
+            "settings": {
+                k: v
+                for k, v in vars(self.matching).items()
+                if isinstance(v, (int, float, str, list)) and not k.startswith("_")
+            },
+            "augmentation": None if self.augmentation is None else vars(self.augmentation),
             "init": self.init,
             "network": network,
             "network_args": args,

@@ -115,6 +115,11 @@ class DatasetDistillation(SetEvaluation, LightningModule):
         ):
             if value < least:
                 raise InputError(f"{name} must be at least {least} but is {value}")
+        if not isinstance(network, str):
+            raise InputError(
+                f"network must be a name of timm's, as each step builds one with fresh weights, but is a"
+                f" {type(network).__name__}: register it with timm.models.register_model"
+            )
         if init not in ("real", "noise", "kcenter"):
             raise InputError(f"init must be real, noise or kcenter but is {init!r}")
         # As in `Classification`: a checkpoint holds only plain values.
@@ -175,6 +180,12 @@ class DatasetDistillation(SetEvaluation, LightningModule):
 
     def setup(self, stage: str) -> None:
         """Read the real images, choose what the synthetic ones start from, and take the place of their loader."""
+        precision = str(self.trainer.precision)
+        if not precision.startswith("32") and not precision.endswith("mixed"):
+            raise InputError(
+                f"precision {precision} does not suit images that are made in single precision: choose"
+                " --trainer.precision 32-true or bf16-mixed"
+            )
         if stage != "fit":
             return
         self.rank, self.world = self.trainer.global_rank, self.trainer.world_size

@@ -55,12 +55,16 @@ class DataDAM(FeatureMatching):
         super().__init__(chunk_size=chunk_size)
         if preset not in PRESETS:
             raise InputError(f"preset must be paper or released_code but is {preset!r}")
-        if power is not None and power <= 0:
+        if power is not None and not power > 0:
             raise InputError(f"power must be positive but is {power}")
-        if mmd_weight < 0:
+        if not mmd_weight >= 0:
             raise InputError(f"mmd_weight must be at least 0 but is {mmd_weight}")
-        if scale <= 0:
+        if not scale > 0:
             raise InputError(f"scale must be positive but is {scale}")
+        if layers is not None and (isinstance(layers, str) or not layers):
+            raise InputError(
+                f"layers must be a list of one name or more but is {layers!r}: leave it out for the default"
+            )
         self.power = PRESETS[preset] if power is None else power
         self.mmd_weight = mmd_weight
         self.layers = layers

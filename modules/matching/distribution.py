@@ -56,7 +56,7 @@ class DistributionMatching(FeatureMatching):
 
     def __init__(self, scale: float = 1.0, *, chunk_size: int | None = None) -> None:
         super().__init__(chunk_size=chunk_size)
-        if scale <= 0:
+        if not scale > 0:
             raise InputError(f"scale must be positive but is {scale}")
         self.scale = scale
 

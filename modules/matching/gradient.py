@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from ._base import ClassBatch, Matching, has_batch_statistics
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """The published outer and inner loop by images per class."""
+
+PER_CLASS = 16
+"""Real images of each class that batch normalisation takes its statistics of, as in the authors' code."""
 
 
 def gradient_matching_loss(real_gradients: Sequence[Tensor], synthetic_gradients: Sequence[Tensor]) -> Tensor:
@@ -46,6 +50,10 @@ class GradientMatching(Matching):
     synthetic images, so that these fit weights met in training and not only random ones. The distance is summed over
     classes, each with gradients of its own.
 
+    Batch normalisation uses fixed statistics in a step, those of 16 real images of each class together, as a batch of
+    one class has none that serve; between steps the network is trained with those of its batches. (The authors' code
+    takes a running mean, which is a tenth of the way there after its first step.)
+
     Args:
         outer_loop: Steps on the images with one network; None takes the published number for 1, 10, 20, 30, 40 or 50
             images per class: 1, 10, 20, 30, 40, 50.
@@ -55,8 +63,8 @@ class GradientMatching(Matching):
         network_batch_size: Synthetic images per step of that training (256, as published).
 
     Raises:
-        InputError: If an argument is out of its range, the number of images per class has no published loops and none
-            are given, or the network has batch normalisation.
+        InputError: If an argument is out of its range, or the number of images per class has no published loops and
+            none are given.
     """
 
     def __init__(
@@ -71,7 +79,7 @@ class GradientMatching(Matching):
             raise InputError(f"outer_loop must be at least 1 but is {outer_loop}")
         if inner_loop is not None and inner_loop < 0:
             raise InputError(f"inner_loop must be at least 0 but is {inner_loop}")
-        if network_lr <= 0:
+        if not network_lr > 0:
             raise InputError(f"network_lr must be positive but is {network_lr}")
         if network_batch_size < 1:
             raise InputError(f"network_batch_size must be at least 1 but is {network_batch_size}")
@@ -82,11 +90,7 @@ class GradientMatching(Matching):
 
     def attach(self, network: nn.Module, *, images_per_class: int) -> None:
         """See `Matching.attach`."""
-        if has_batch_statistics(network):
-            raise InputError(
-                "GradientMatching compares the gradients of one class at a time, which batch normalisation does not"
-                " allow: choose another norm, for convnet --model.network_args.norm instance"
-            )
+        self.mixes_classes = has_batch_statistics(network)
         published = LOOPS.get(images_per_class)
         if published is None and (self.outer_loop is None or self.inner_loop is None):
             raise InputError(
@@ -102,9 +106,16 @@ class GradientMatching(Matching):
         """See `Matching.terms`."""
         weights = list(network.parameters())
         parts = [
-            zip(batch.images.split(list(batch.counts)), batch.labels.split(list(batch.counts)), strict=True)
+            list(zip(batch.images.split(list(batch.counts)), batch.labels.split(list(batch.counts)), strict=True))
             for batch in (real, synthetic)
         ]
+        with _fixed_statistics(network, torch.cat([images[:PER_CLASS] for images, _ in parts[0]])):
+            return {"gradient": self._distance(network, weights, parts)}
+
+    @staticmethod
+    def _distance(
+        network: nn.Module, weights: Sequence[Tensor], parts: Sequence[Sequence[tuple[Tensor, Tensor]]]
+    ) -> Tensor:
         losses = []
         for of_real, of_synthetic in zip(*parts, strict=True):
             wanted, got = (
@@ -112,7 +123,7 @@ class GradientMatching(Matching):
                 for (images, labels), keep in ((of_real, False), (of_synthetic, True))
             )
             losses.append(gradient_matching_loss(wanted, got))
-        return {"gradient": torch.stack(losses).sum()}
+        return torch.stack(losses).sum()
 
     def train_network(
         self, network: nn.Module, images: Tensor, labels: Tensor, *, augment: Callable[[Tensor, int], Tensor], seed: int
@@ -131,3 +142,26 @@ class GradientMatching(Matching):
                 number += 1
         for weight in network.parameters():
             weight.grad = None
+
+
+@contextmanager
+def _fixed_statistics(network: nn.Module, images: Tensor) -> Iterator[None]:
+    """Batch normalisation with the statistics of these images, as they meet it on their way through the network."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        yield
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()

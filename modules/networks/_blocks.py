@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..errors import InputError
 
 
 class BlockNetwork(nn.Module):
@@ -117,6 +120,21 @@ def residual_stages(
             stride = 2 if stage and not index else 1
             yield BasicBlock(inputs, width, stride=stride, pre_activation=pre_activation)
             inputs = width
+
+
+def image_norm(norm: str) -> Callable[..., nn.Module]:
+    """What builds an affine norm of each channel, over an image ("instance") or over the batch ("batch").
+
+    Raises:
+        InputError: If ``norm`` is something else.
+    """
+    if norm not in ("instance", "batch"):
+        raise InputError(f"norm must be instance or batch but is {norm!r}")
+    return nn.BatchNorm2d if norm == "batch" else _instance_norm
+
+
+def _instance_norm(channels: int, **place: Any) -> nn.Module:
+    return nn.GroupNorm(channels, channels, **place)
 
 
 def he_initialization(network: nn.Module) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Literal
 
 from timm.models.resnet import BasicBlock as TimmBasicBlock
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
 from ..errors import InputError
-from ._blocks import BlockNetwork, conv3x3, he_initialization, residual_stages
+from ._blocks import BlockNetwork, conv3x3, he_initialization, image_norm, residual_stages
 from ._registry import register
 
 
@@ -95,6 +96,8 @@ def cifar_imagenet_resnet(
     *,
     num_classes: int = 10,
     in_chans: int = 3,
+    norm: Literal["instance", "batch"] = "batch",
+    image_size: int = 32,
 ) -> ResNet:
     """Timm's ImageNet ResNet with a 3x3 stem of stride 1 and no max-pooling, which keeps 32x32 images from vanishing.
 
@@ -103,10 +106,20 @@ def cifar_imagenet_resnet(
         layers: Blocks in each of the four stages.
         num_classes: Size of the output.
         in_chans: Channels of an image.
+        norm: Normalisation: "batch", or "instance" (of each channel of each image, affine), with which the literature
+            evaluates distilled sets.
+        image_size: Height and width of an image in pixels; it changes nothing.
+
+    Raises:
+        InputError: If ``norm`` is unknown, or "instance" would normalise single pixels.
     """
+    if norm == "instance" and image_size <= 8:
+        raise InputError(
+            f"norm instance would normalise single pixels at image_size {image_size}: choose batch, or 9 pixels or more"
+        )
     # Unlike timm's default, as at the time of these papers: with the last norm of a block at zero, the block would
     # start as an identity.
-    network = ResNet(block, layers, num_classes, in_chans, zero_init_last=False)  # type: ignore[arg-type]
+    network = ResNet(block, layers, num_classes, in_chans, norm_layer=image_norm(norm), zero_init_last=False)  # type: ignore[arg-type]
     network.conv1 = conv3x3(in_chans, 64)
     network.maxpool = nn.Identity()
     he_initialization(network.conv1)

@@ -72,6 +72,12 @@ def test_geometry_by_hand():
     assert math.isfinite(quarter.sum())
 
 
+@pytest.mark.parametrize("images", [IMAGES[0], (255 * IMAGES).byte()])
+def test_images_must_be_a_normalised_batch(images):
+    with pytest.raises(InputError, match=r"images must be floating \(N, C, H, W\)"):
+        SiameseAugmentation(["flip"])(images, (0,))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -47,6 +47,20 @@ def test_networks_learn_the_set(together):
         assert not any(net.training for net in nets)
 
 
+def test_dropout_follows_the_seed_and_not_the_global_generators():
+    results = []
+    for seed in (5, 5, 6):
+        (net,) = networks(1)
+        net.pool = torch.nn.Sequential(net.pool, torch.nn.Dropout(0.5))
+        torch.manual_seed(len(results))
+        state = torch.get_rng_state()
+        SmallSetTraining(2, batch_size=30)([net], IMAGES, LABELS, seeds=[seed])
+        assert torch.equal(torch.get_rng_state(), state)
+        results.append(net.classifier.weight)
+    assert torch.equal(results[0], results[1])
+    assert not torch.allclose(results[0], results[2], atol=1e-4)  # the whole set at once: its order changes nothing
+
+
 @pytest.mark.parametrize("arguments", [{"epochs": 0}, {"lr": 0}, {"momentum": 1}, {"batch_size": 0}])
 def test_errors_name_the_argument(arguments):
     with pytest.raises(InputError, match=f"{next(iter(arguments))} must be"):

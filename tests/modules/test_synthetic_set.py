@@ -4,6 +4,7 @@ import torch
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.synthetic_set import as_pixels, k_center, load_set, save_set, through_pixels
 from PIL import Image
+from safetensors import safe_open
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 MEAN, STD = (0.3,), (0.4,)
@@ -39,6 +40,47 @@ def test_png_is_off_by_half_a_step_inside_of_its_range_and_cut_outside(tmp_path)
 def test_k_center_by_hand():
     points = torch.tensor([[0.0, 0], [1, 0], [10, 0], [4, 9], [4, 1]])
     assert k_center(points, 4).tolist() == [4, 3, 2, 0]
+    with pytest.raises(InputError, match="at most that of the points, 5, but is 6"):
+        k_center(points, 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": LABELS.flip(0)}, r"class after class, but are \[2, 2, 1, 1, 0, 0\] for 6 images: sort"),
+        ({"labels": LABELS[:5], "images": IMAGES[:5]}, "as many images of each of the 3 class_names"),
+        ({"labels": LABELS[:2], "images": IMAGES[:2]}, "as many images of each of the 3 class_names"),
+        ({"images": IMAGES[:, :, :3]}, r"images must be floating \(N, C, H, W\) with H equal to W"),
+        ({"images": IMAGES.byte()}, "images must be floating"),
+        ({"images": IMAGES / 0}, "images hold NaN or infinity"),
+        ({"mean": (0.3, 0.3)}, "a value for each of the 1 channels"),
+        ({"std": (0.0,)}, "which must be positive"),
+    ],
+)
+def test_what_does_not_go_together_is_not_saved(tmp_path, change, message):
+    arguments = {"images": IMAGES, "labels": LABELS, "mean": MEAN, "std": STD, "class_names": NAMES, **change}
+    with pytest.raises(InputError, match=message):
+        save_set(tmp_path, arguments.pop("images"), arguments.pop("labels"), **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": LABELS + 1}, r"labels must be int64 in 0..2, as there are 3 class names, but are torch.int64 \[1"),
+        ({"labels": LABELS.float()}, "labels must be int64"),
+        ({"labels": LABELS[:5]}, "as many labels as images"),
+        ({"images": IMAGES.repeat(1, 1, 2, 2)}, "says in_chans 1 and image_size 4 but its images have shape"),
+        ({"images": IMAGES.repeat(1, 3, 1, 1)}, "a value for each of the 3 channels"),
+    ],
+)
+def test_a_file_whose_parts_do_not_go_together_is_refused(tmp_path, change, message):
+    file, _ = save(tmp_path)
+    with safe_open(str(file), "pt") as opened:
+        metadata = opened.metadata()
+    safetensors.torch.save_file({"images": IMAGES, "labels": LABELS, **change}, file, metadata)
+    with pytest.raises(InputError, match=message):
+        load_set(file)
 
 
 def test_errors_say_the_way_out(tmp_path):
@@ -53,6 +95,5 @@ def test_errors_say_the_way_out(tmp_path):
     safetensors.torch.save_file({"images": IMAGES}, tmp_path / "bare.safetensors")
     with pytest.raises(InputError, match="does not say its mean"):
         load_set(tmp_path / "bare.safetensors")
-    (tmp_path / "zca").mkdir()
     with pytest.raises(InputError, match="space 'zca'"):
         load_set(save(tmp_path / "zca", space="zca")[0])

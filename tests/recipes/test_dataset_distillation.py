@@ -12,7 +12,7 @@ from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching
 from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
 from lightning_recipes.modules.small_set_training import SmallSetTraining
-from lightning_recipes.modules.synthetic_set import load_set
+from lightning_recipes.modules.synthetic_set import load_set, save_set
 from lightning_recipes.recipes import Classification
 from lightning_recipes.recipes.cli import main
 from settings import dataset_distillation, digits
@@ -153,8 +153,15 @@ def test_a_set_goes_from_the_command_line_through_its_file_into_any_recipe(tmp_p
     assert torch.equal(images, checkpoint["state_dict"]["images"].flatten(0, 1))
     assert labels.tolist() == list(range(10))
     assert (facts["method"], facts["settings"]["power"], facts["steps"]) == ("DataDAM", 4.0, 12)
+    # The example of the documentation: a student of ATS, and AugLocal, on the exported set.
+    teacher = ["--model.network_args.width", "64", "--run_dir", "runs/teachers/digits/convnet"]
+    assert main(["fit", "-c", "digits/supervised", *teacher, "--trainer.max_epochs", "1"]) == 0
     on_set = ["--data", "DistilledImages", "--data.path", "export/distilled.safetensors", "--data.real", "Digits"]
-    assert main(["fit", "-c", "digits/supervised", *on_set, "--trainer.max_epochs", "2", "--run_dir", "on"]) == 0
+    for technique in ("ats", "auglocal"):
+        run = ["--trainer.max_epochs", "2", "--run_dir", technique]
+        assert main(["fit", "-c", f"digits/{technique}", *on_set, *run]) == 0
+        with open(f"{technique}/summary.json") as file:
+            assert json.load(file)["samples"] == 20
 
 
 @pytest.fixture
@@ -198,6 +205,16 @@ def test_distilled_images_are_augmented_as_others(exported):
 def test_a_set_needs_the_data_of_its_origin(exported, tmp_path):
     with pytest.raises(InputError, match="real has in_chans 3 but"):
         DistilledImages(str(exported[1]), SimpleNamespace(num_classes=10, in_chans=3, image_size=8))
+    # The order of the classes is that of the labels.
+    real = digits()
+    real.class_names = real.class_names[::-1]
+    assert DistilledImages(str(exported[1]), real).class_names == digits().class_names  # numbers are no names
+    images, labels, facts = load_set(exported[1])
+    names = {"mean": facts["mean"], "std": facts["std"], "class_names": list("abcdefghij")}
+    named, _ = save_set(tmp_path / "named", images, labels, **names)
+    real.class_names = tuple("abcdefghji")
+    with pytest.raises(InputError, match=r"real has class 'j' where .* has 'i'"):
+        DistilledImages(str(named), real)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +224,7 @@ def test_a_set_needs_the_data_of_its_origin(exported, tmp_path):
         ({"batch_real": 0}, "batch_real must be at least 1"),
         ({"init": "ones"}, "init must be real, noise or kcenter but is 'ones'"),
         ({"network": "convnot"}, "did you mean convnet"),
+        ({"network": torch.nn.Linear(1, 1)}, "network must be a name of timm's, .* but is a Linear"),
         ({"evaluation_network": "convnot"}, "did you mean convnet"),
         ({"matching": DataDAM(layers=["pool"])}, r"layers must give features \(N, C, H, W\)"),
         ({"matching": GradientMatching(), "images_per_class": 3}, "images_per_class 3 has no published loops"),
@@ -233,9 +251,15 @@ def test_errors_come_before_training():
         trainer(max_epochs=1).fit(model(), DataLoader(torch.zeros(20, 1, 8, 8), 10))
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_images_are_made_in_full_precision(precision):
+    with pytest.raises(InputError, match=f"precision {precision} does not suit images"):
+        trainer(max_epochs=1, precision=precision).fit(model(), digits())
+
+
 def test_batch_normalisation_refuses_to_share_classes():
     net = model(network_args={"depth": 2, "width": 8, "norm": "batch"})
-    net._trainer = SimpleNamespace(global_rank=0, world_size=2)
+    net._trainer = SimpleNamespace(global_rank=0, world_size=2, precision="32-true")
     with pytest.raises(InputError, match="norm instance, or one process"):
         net.setup("fit")
 

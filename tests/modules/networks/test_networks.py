@@ -27,6 +27,12 @@ PARAMETERS = [
     ("cifar_resnet18", 10, {}, 11_173_962),
     ("cifar_resnet34", 10, {}, 21_282_122),
     ("cifar_resnet50", 10, {}, 23_520_842),
+    ("cifar_resnet18", 10, {"norm": "instance"}, 11_173_962),
+    # 9,728 + 614,592 + 442,624 + 442,560 + 331,968 + 30,730
+    ("cifar_alexnet", 10, {}, 1_872_202),
+    # convolutions 9,220,480, norms 5,504, linear layer 5,130
+    ("cifar_vgg11", 10, {}, 9_231_114),
+    ("cifar_vgg11", 10, {"norm": "batch"}, 9_231_114),
     ("convnet", 10, {}, 320_010),
     ("convnet", 100, {}, 504_420),
     ("convnet", 200, {"depth": 4, "image_size": 64}, 857_160),
@@ -34,7 +40,16 @@ PARAMETERS = [
     ("convnet", 10, {"depth": 5, "image_size": 128, "norm": "batch"}, 615_690),
 ]
 # One of each family, small enough to run.
-FAMILIES = ["cifar_resnet8", "cifar_resnet8x4", "cifar_wrn_16_1", "cifar_vgg8", "cifar_resnet18", "convnet"]
+FAMILIES = [
+    "cifar_resnet8",
+    "cifar_resnet8x4",
+    "cifar_wrn_16_1",
+    "cifar_vgg8",
+    "cifar_resnet18",
+    "convnet",
+    "cifar_alexnet",
+    "cifar_vgg11",
+]
 
 
 @pytest.mark.parametrize(("name", "num_classes", "args", "expected"), PARAMETERS)
@@ -47,7 +62,7 @@ def test_parameter_counts_are_the_published_ones(name, num_classes, args, expect
 NAMES = [
     *(f"cifar_resnet{depth}" for depth in ("8", "14", "20", "32", "44", "56", "110", "8x4", "32x4", "18", "34", "50")),
     *(f"cifar_wrn_{sizes}" for sizes in ("16_1", "16_2", "40_1", "40_2", "28_10")),
-    *("cifar_vgg8", "cifar_vgg13", "convnet"),
+    *("cifar_vgg8", "cifar_vgg13", "convnet", "cifar_alexnet", "cifar_vgg11"),
 ]
 
 
@@ -161,6 +176,30 @@ def test_convnet_instance_norm_is_independent_of_the_rest_of_the_batch():
     torch.testing.assert_close(network(images)[:1], network(images[:1]))
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "size"),
+    [
+        ("cifar_alexnet", {}, 8),
+        ("cifar_vgg11", {}, 8),
+        ("cifar_vgg11", {}, 2),
+        ("cifar_resnet18", {"norm": "instance"}, 9),
+    ],
+)
+def test_what_a_small_image_shows_reaches_the_logits(name, args, size):
+    """Instance norms would wipe out maps of a single pixel."""
+    torch.manual_seed(0)
+    network = create_network(name, num_classes=10, in_chans=1, network_args=args, image_size=size)
+    one, other = network(torch.randn(2, 1, size, size))
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_networks_of_cross_architecture_evaluation_pad_grey_images_of_28_pixels_to_32():
+    for name, size in (("cifar_alexnet", 4), ("cifar_vgg11", 1)):
+        network = create_network(name, num_classes=10, in_chans=1, image_size=28)
+        assert network.forward_features(torch.zeros(1, 1, 28, 28)).shape[2:] == (size, size)
+        assert network(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
 def test_the_image_size_reaches_networks_that_depend_on_it_and_no_others():
     assert create_network("vit_tiny_patch16_224", num_classes=3, image_size=32)(torch.zeros(1, 3, 32, 32)).shape == (
         1,
@@ -194,6 +233,10 @@ def test_a_tag_of_timm_passes_through():
         ("resnet10t", {"num_classes": 3}, r"network_args must not hold num_classes"),
         ("convnet", {"in_chans": 3}, r"network_args must not hold in_chans"),
         ("cifar_vgg8", {"image_size": 4}, r"image_size 4 is too small .* it must be 8 or more"),
+        ("cifar_alexnet", {"image_size": 7}, r"image_size 7 is too small .* it must be 8 or more"),
+        ("cifar_vgg11", {"image_size": 1}, r"image_size must be 2 or more but is 1"),
+        ("cifar_vgg11", {"norm": "group"}, r"norm must be instance or batch but is 'group'"),
+        ("cifar_resnet18", {"norm": "instance", "image_size": 8}, r"single pixels at image_size 8: choose batch"),
         ("convnet", {"depth": 0}, r"depth must be 1 or more but is 0"),
         ("convnet", {"depth": 1, "image_size": 1}, r"image_size must be 2 or more but is 1"),
         ("convnet", {"depth": 4, "image_size": 8}, r"depth 4 .* image_size 8: it can be 3 at most"),
