@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .augmentation import random_crop_flip, random_cutout
+from .checks import check, not_negative
 from .errors import InputError
 
 Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
@@ -53,20 +54,10 @@ class SiameseAugmentation:
         unknown = set(operations) - set(OPERATIONS)
         if unknown or not operations:
             raise InputError(f"operations must be some of {', '.join(OPERATIONS)} but are {list(operations)}")
-        for name, value, valid in (
-            ("brightness", brightness, brightness >= 0),
-            ("saturation", saturation, saturation >= 0),
-            ("contrast", contrast, contrast >= 0),
-            ("crop", crop, 0 <= crop < 1),
-            ("cutout", cutout, 0 <= cutout <= 1),
-            ("scale", scale, scale >= 1),
-            ("rotate", rotate, rotate >= 0),
-        ):
-            if not valid:
-                allowed = (
-                    "in [0, 1)" if name in ("crop", "cutout") else "at least 1" if name == "scale" else "at least 0"
-                )
-                raise InputError(f"{name} must be {allowed} but is {value}")
+        not_negative(brightness=brightness, saturation=saturation, contrast=contrast, rotate=rotate)
+        check(0 <= crop < 1, "crop", crop, "in [0, 1)")
+        check(0 <= cutout <= 1, "cutout", cutout, "in [0, 1]")
+        check(scale >= 1, "scale", scale, "at least 1")
         self.operations = tuple(operations)
         self.brightness = brightness
         self.saturation = saturation

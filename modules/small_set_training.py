@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import InputError
+from .checks import at_least, check, not_negative, positive
 from .networks import arranged, fastest_memory_format
 from .sampling import derived_seed, epoch_generator, isolated_rng
 
@@ -45,15 +45,10 @@ class SmallSetTraining:
         batch_size: int = 256,
         together: bool | None = None,
     ) -> None:
-        for name, value, valid, allowed in (
-            ("epochs", epochs, epochs >= 1, "at least 1"),
-            ("lr", lr, lr > 0, "positive"),
-            ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
-            ("weight_decay", weight_decay, weight_decay >= 0, "at least 0"),
-            ("batch_size", batch_size, batch_size >= 1, "at least 1"),
-        ):
-            if not valid:
-                raise InputError(f"{name} must be {allowed} but is {value}")
+        at_least(1, epochs=epochs, batch_size=batch_size)
+        positive(lr=lr)
+        check(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
+        not_negative(weight_decay=weight_decay)
         self.epochs = epochs
         self.lr = lr
         self.momentum = momentum

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 
+from ..modules.checks import at_least, one_of
 from ..modules.errors import InputError
 from ..modules.matching import ClassBatch, DataDAM, Matching
 from ..modules.networks import arranged, create_network, fastest_memory_format
@@ -105,23 +106,15 @@ class DatasetDistillation(SetEvaluation, LightningModule):
         super().__init__()
         if num_classes is None or num_classes < 2:
             raise InputError(f"num_classes must be at least 2 but is {num_classes}: set it, as the data does not say")
-        for name, value, least in (
-            ("images_per_class", images_per_class, 1),
-            ("batch_real", batch_real, 1),
-            ("steps_per_epoch", steps_per_epoch, 1),
-            ("networks", networks, 1),
-            ("test_networks", test_networks, 1),
-            ("grid_every", grid_every, 0),
-        ):
-            if value < least:
-                raise InputError(f"{name} must be at least {least} but is {value}")
+        at_least(1, images_per_class=images_per_class, batch_real=batch_real, steps_per_epoch=steps_per_epoch)
+        at_least(1, networks=networks, test_networks=test_networks)
+        at_least(0, grid_every=grid_every)
         if not isinstance(network, str):
             raise InputError(
                 f"network must be a name of timm's, as each step builds one with fresh weights, but is a"
                 f" {type(network).__name__}: register it with timm.models.register_model"
             )
-        if init not in ("real", "noise", "kcenter"):
-            raise InputError(f"init must be real, noise or kcenter but is {init!r}")
+        one_of(("real", "noise", "kcenter"), init=init)
         # As in `Classification`: a checkpoint holds only plain values.
         objects = [] if _given_hyperparameters.get() else ["matching", "augmentation", "optimizer", "training"]
         self.save_hyperparameters(ignore=objects, logger=False)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..modules.auxiliary import Auxiliary, Cut, LocalBatch, LocalHead
 from ..modules.auxiliary._base import check_auxiliary
 from ..modules.auxiliary._maps import channels_are_last
+from ..modules.checks import at_least
 from ..modules.errors import InputError
 from ..modules.gradient_reduction import GradientReduction
 from ..modules.networks import arranged
@@ -328,8 +329,7 @@ def _last_units(units: int, num_modules: int | None, units_per_module: int, kept
         if not 1 <= num_modules <= units:
             raise InputError(f"num_modules must lie in 1..{units}, the units of the network, but is {num_modules}")
         return [-(-units * module // num_modules) - 1 for module in range(1, num_modules)]
-    if units_per_module < 1:
-        raise InputError(f"units_per_module must be at least 1 but is {units_per_module}")
+    at_least(1, units_per_module=units_per_module)
     last = list(range(units_per_module - 1, units - kept, units_per_module))
     if not last:
         raise InputError(

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..checks import at_least, check
 from ..networks._blocks import BasicBlock, he_initialization
 from ..partition import LocalUnit
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead
@@ -65,10 +65,8 @@ class AugLocal(Auxiliary):
     """
 
     def __init__(self, depth: int = 2, *, pyramid: float = 0.5, merge_last: bool = True) -> None:
-        if depth < 1:
-            raise InputError(f"depth must be at least 1 but is {depth}")
-        if not 0 <= pyramid <= 1:
-            raise InputError(f"pyramid must lie in [0, 1] but is {pyramid}")
+        at_least(1, depth=depth)
+        check(0 <= pyramid <= 1, "pyramid", pyramid, "in [0, 1]")
         self.depth = depth
         self.pyramid = pyramid
         self.kept_units = depth + 1 if merge_last else 1

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from ..errors import InputError
+from ..checks import one_of
 from ._base import Auxiliary, Cut, LocalHead
 from ._maps import ToMaps
 from .auglocal import ClassifierHead
@@ -28,8 +28,7 @@ class DGL(Auxiliary):
     """
 
     def __init__(self, head: Literal["mlp-sr", "mlp", "cnn", "linear"] = "mlp-sr") -> None:
-        if head not in ("mlp-sr", "mlp", "cnn", "linear"):
-            raise InputError(f"head must be mlp-sr, mlp, cnn or linear but is {head!r}")
+        one_of(("mlp-sr", "mlp", "cnn", "linear"), head=head)
         self.head = head
 
     def build(self, cut: Cut) -> LocalHead:

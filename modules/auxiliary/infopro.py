@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import at_least, check, one_of
 from ..errors import InputError
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead, first_and_last
 from ._maps import ToMaps, at_least_single, cosines
@@ -51,8 +52,7 @@ class InfoPro(Auxiliary):
         hidden: int = 128,
         temperature: float = 0.07,
     ) -> None:
-        if mode not in ("softmax", "contrast"):
-            raise InputError(f"mode must be softmax or contrast but is {mode!r}")
+        one_of(("softmax", "contrast"), mode=mode)
         if not re.fullmatch(r"\dc[1-9]f", str(head)):
             raise InputError(f"head says its convolutions and linear layers, e.g. 1c2f, but is {head!r}")
         reconstruction, task = first_and_last("reconstruction", reconstruction), first_and_last("task", task)
@@ -60,10 +60,8 @@ class InfoPro(Auxiliary):
             raise InputError(
                 f"reconstruction {reconstruction} and task {task} leave a head without a loss: raise one of the weights"
             )
-        if hidden < 1:
-            raise InputError(f"hidden must be at least 1 but is {hidden}")
-        if not 0 < temperature < math.inf:
-            raise InputError(f"temperature must be positive but is {temperature}")
+        at_least(1, hidden=hidden)
+        check(0 < temperature < math.inf, "temperature", temperature, "positive, and finite,")
         self.mode = mode
         self.reconstruction = reconstruction
         self.task = task

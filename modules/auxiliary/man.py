@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..checks import check, one_of
 from ..errors import InputError
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead, check_auxiliary
 from ._copies import check_copied, fresh_copy
@@ -49,10 +50,8 @@ class MAN(Auxiliary):
         momentum: float = 0.995,
         rule: Literal["released", "paper"] = "released",
     ) -> None:
-        if not 0 <= momentum <= 1:
-            raise InputError(f"momentum must lie in [0, 1] but is {momentum}")
-        if rule not in ("released", "paper"):
-            raise InputError(f"rule must be released or paper but is {rule!r}")
+        check(0 <= momentum <= 1, "momentum", momentum, "in [0, 1]")
+        one_of(("released", "paper"), rule=rule)
         self.head = head if head is not None else DGL()
         check_auxiliary("head", self.head)
         self.momentum = momentum

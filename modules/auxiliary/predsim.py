@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..checks import at_least, check
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead
 from ._maps import ToMaps, at_least_single, cosines
 
@@ -30,10 +30,8 @@ class PredSim(Auxiliary):
     """
 
     def __init__(self, *, similarity: float = 0.99, features: int = 4096) -> None:
-        if not 0 <= similarity <= 1:
-            raise InputError(f"similarity must lie in [0, 1] but is {similarity}")
-        if features < 1:
-            raise InputError(f"features must be at least 1 but is {features}")
+        check(0 <= similarity <= 1, "similarity", similarity, "in [0, 1]")
+        at_least(1, features=features)
         self.similarity = similarity
         self.features = features
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..checks import at_least
 from ..errors import InputError
 from ..feature_capture import FeatureCapture
 from ..losses._logits import full_precision
@@ -29,8 +30,7 @@ class FeatureMatching(Matching):
     """
 
     def __init__(self, *, chunk_size: int | None = None) -> None:
-        if chunk_size is not None and chunk_size < 1:
-            raise InputError(f"chunk_size must be at least 1 but is {chunk_size}")
+        at_least(1, chunk_size=chunk_size)
         self.chunk_size = chunk_size
         self.power = 4.0
         self._capture: FeatureCapture | None = None

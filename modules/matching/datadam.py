@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..checks import not_negative, positive
 from ..errors import InputError
 from ..feature_capture import FeatureCapture
 from ._class_means import ClassSums, mean_distance
@@ -55,12 +56,8 @@ class DataDAM(FeatureMatching):
         super().__init__(chunk_size=chunk_size)
         if preset not in PRESETS:
             raise InputError(f"preset must be paper or released_code but is {preset!r}")
-        if power is not None and not power > 0:
-            raise InputError(f"power must be positive but is {power}")
-        if not mmd_weight >= 0:
-            raise InputError(f"mmd_weight must be at least 0 but is {mmd_weight}")
-        if not scale > 0:
-            raise InputError(f"scale must be positive but is {scale}")
+        positive(power=power, scale=scale)
+        not_negative(mmd_weight=mmd_weight)
         if layers is not None and (isinstance(layers, str) or not layers):
             raise InputError(
                 f"layers must be a list of one name or more but is {layers!r}: leave it out for the default"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..checks import positive
 from ..losses._logits import full_precision
 from ._class_means import ClassSums, class_sums, mean_distance
 from ._features import FeatureMatching
@@ -56,8 +56,7 @@ class DistributionMatching(FeatureMatching):
 
     def __init__(self, scale: float = 1.0, *, chunk_size: int | None = None) -> None:
         super().__init__(chunk_size=chunk_size)
-        if not scale > 0:
-            raise InputError(f"scale must be positive but is {scale}")
+        positive(scale=scale)
         self.scale = scale
 
     def distances(self, real: Sequence[ClassSums], synthetic: Sequence[ClassSums]) -> dict[str, Tensor]:

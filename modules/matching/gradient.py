@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import at_least, positive
 from ..errors import InputError
 from ..sampling import epoch_generator
 from ._base import ClassBatch, Matching, has_batch_statistics
@@ -75,14 +76,10 @@ class GradientMatching(Matching):
         network_lr: float = 0.01,
         network_batch_size: int = 256,
     ) -> None:
-        if outer_loop is not None and outer_loop < 1:
-            raise InputError(f"outer_loop must be at least 1 but is {outer_loop}")
-        if inner_loop is not None and inner_loop < 0:
-            raise InputError(f"inner_loop must be at least 0 but is {inner_loop}")
-        if not network_lr > 0:
-            raise InputError(f"network_lr must be positive but is {network_lr}")
-        if network_batch_size < 1:
-            raise InputError(f"network_batch_size must be at least 1 but is {network_batch_size}")
+        at_least(1, outer_loop=outer_loop)
+        at_least(0, inner_loop=inner_loop)
+        positive(network_lr=network_lr)
+        at_least(1, network_batch_size=network_batch_size)
         self.outer_loop = outer_loop
         self.inner_loop = inner_loop
         self.network_lr = network_lr

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..checks import one_of
 
 
 class BlockNetwork(nn.Module):
@@ -128,8 +128,7 @@ def image_norm(norm: str) -> Callable[..., nn.Module]:
     Raises:
         InputError: If ``norm`` is something else.
     """
-    if norm not in ("instance", "batch"):
-        raise InputError(f"norm must be instance or batch but is {norm!r}")
+    one_of(("instance", "batch"), norm=norm)
     return nn.BatchNorm2d if norm == "batch" else _instance_norm
 
 

@@ -270,7 +270,7 @@ def test_heads_fit_tokens_and_maps_of_either_order(name, auxiliary):
     ("build", "message"),
     [
         (lambda: DGL("deep"), "head must be"),
-        (lambda: MAN(momentum=2), "momentum must lie"),
+        (lambda: MAN(momentum=2), "momentum must be in"),
         (lambda: MAN(rule="both"), "rule must be"),
         (lambda: InfoPro("both"), "mode must be"),
         (lambda: InfoPro(reconstruction=(1.0, 0.0), task=(1.0, 0.0)), "without a loss"),
@@ -283,7 +283,7 @@ def test_heads_fit_tokens_and_maps_of_either_order(name, auxiliary):
         (lambda: MAN("DGL"), "head must be a kind of head"),
         (lambda: local(MAN(MAN())), "MAN needs a unit to follow"),
         (lambda: FeatureReconstruction(head=DGL), "head must be a kind of head"),
-        (lambda: PredSim(similarity=1.5), "similarity must lie"),
+        (lambda: PredSim(similarity=1.5), "similarity must be in"),
         (lambda: PredSim(features=0), "features must be"),
         (lambda: FeatureReconstruction((1.0, -1.0)), "weight must be"),
     ],

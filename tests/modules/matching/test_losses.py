@@ -209,7 +209,7 @@ def test_networks_have_the_published_size(depth, size, classes, parameters):
         (lambda: DataDAM(mmd_weight=-1), "mmd_weight must be at least 0"),
         (lambda: DataDAM(scale=0), "scale must be positive"),
         (lambda: DataDAM(power=float("nan")), "power must be positive but is nan"),
-        (lambda: DataDAM(mmd_weight=float("nan")), "mmd_weight must be at least 0 but is nan"),
+        (lambda: DataDAM(mmd_weight=float("nan")), "mmd_weight must be at least 0, and finite, but is nan"),
         (lambda: DataDAM(layers=[]), r"layers must be a list of one name or more but is \[\]"),
         (lambda: DataDAM(layers="blocks.0"), "layers must be a list of one name or more but is 'blocks.0'"),
         (lambda: DistributionMatching(0), "scale must be positive"),
