@@ -75,7 +75,8 @@ def test_overlay_is_looked_at_on_top_of_a_recipe(recipes, overlay):
 
 def test_data_is_not_needed_to_check_but_a_teacher_is(recipes, monkeypatch):
     monkeypatch.setenv("RECIPES_DATA", str(Path("nowhere")))
-    names = [name for name in cli_catalog.names() if not name.startswith("imagefolder")]
+    # That each recipe can be built is for the suite of configs.
+    names = [name for name in cli_catalog.names() if name.startswith(("cifar10/", "cifar10_lt/"))]
     taught = {name for name in names if "teacher:" in cli_catalog.find(name).read_text()}
     result = recipes("check " + " ".join(names))
     assert result.code == 2

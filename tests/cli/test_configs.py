@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lightning_recipes.modules.errors import InputError
-from lightning_recipes.recipes import cli_catalog
 
 
 @pytest.fixture
@@ -75,27 +73,3 @@ def test_overlay_of_the_model_may_follow_one_that_appends(resolved):
 def test_file_of_the_name_of_a_shipped_recipe_wins(resolved):
     Path("fast").write_text("trainer: {max_epochs: 7}\n")
     assert resolved("-c digits/supervised -c fast")["trainer"]["max_epochs"] == 7
-
-
-@pytest.mark.parametrize("recipe", cli_catalog.names())
-def test_every_overlay_goes_on_every_recipe(recipe):
-    """As far as the parser: data may not be here."""
-    from lightning_recipes.recipes import cli_configs
-    from lightning_recipes.recipes.cli_run import RecipesCLI
-
-    class ParserOnly(RecipesCLI):
-        def instantiate_classes(self):
-            pass
-
-    model = cli_configs.load(recipe, cli_catalog.find(recipe))["model"]["class_path"]
-    for overlay in cli_catalog.names("overlays"):
-        arguments = cli_configs.resolve(["fit", "-c", recipe, "-c", overlay])
-        if model == "DatasetDistillation" and overlay in ("compile", "teacher"):
-            # It has no network to compile or teach.
-            with pytest.raises(InputError, match="DatasetDistillation has no option"):
-                ParserOnly(*arguments)
-            continue
-        settings = ParserOnly(*arguments).settings
-        assert settings.name == f"{recipe}+{overlay}"
-        for key in cli_configs.load(overlay, cli_catalog.find(overlay)).get("trainer", {}):
-            assert settings.trainer[key.rstrip("+")] is not None

@@ -60,5 +60,8 @@ def test_recipes_and_overlays_on_them_can_be_built(recipe):
             make_teacher("other/convnet/checkpoints/best.ckpt", cli.datamodule)
             arguments += ["--model.objective.teacher", "other/convnet/checkpoints/best.ckpt"]
         cli = RecipesCLI(*cli_configs.resolve(arguments))
+        assert cli.settings.name == "+".join([recipe, *([overlay] if overlay else [])])
+        for key in cli_configs.load(overlay, find(overlay)).get("trainer", {}) if overlay else []:
+            assert cli.settings.trainer[key.rstrip("+")] is not None
         assert cli.model.num_classes == cli.datamodule.num_classes
         assert cli.trainer.fast_dev_run
