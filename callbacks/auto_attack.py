@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from typing import Any, Literal
 
 import torch
@@ -25,8 +27,8 @@ class AutoAttack(Callback):
     `modules.robustness` says what they are. It needs the extra ``attacks``.
 
     Args:
-        images: Number of test images, the first of each process's share of them; None is all, as published results
-            are.
+        images: Number of test images, a random choice of each process's share of them that is the same for the same
+            test images; None is all, as published results are.
         eps: Radius of the attacks in pixel units; None is that of the module's ``attack``, or 8/255 if it has none.
         norm: Shape of the ball: the largest change of a pixel ("linf"), or the Euclidean length of all changes of an
             image ("l2"); None is that of the module's ``attack``, or "linf".
@@ -61,7 +63,8 @@ class AutoAttack(Callback):
         self.mean = mean
         self.std = std
         self.batch_size = batch_size
-        self._batches: list[tuple[Tensor, Tensor]] = []
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._seen = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out whether it can be done, before the test."""
@@ -73,27 +76,30 @@ class AutoAttack(Callback):
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""
-        self._batches = []
+        self._kept, self._seen = [], 0
+        self._choice = random.Random(trainer.global_rank)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
-        """Keep the images."""
+        """Keep images: each that there is has the same chance, whatever their order and number (reservoir sampling)."""
         if not isinstance(batch, (tuple, list)) or len(batch) != 2 or batch[0].ndim != 4 or batch[1].ndim != 1:
             raise InputError("AutoAttack needs batches that are pairs of images (N, C, H, W) and class indices (N,)")
-        images, labels = batch
-        kept = sum(len(labels) for _, labels in self._batches)
         # A share for each process, the first ones rounded up.
-        wanted = None if self.images is None else (self.images + trainer.world_size - 1) // trainer.world_size - kept
-        if wanted is None or wanted > 0:
-            self._batches.append((images[:wanted].cpu(), labels[:wanted].cpu()))
+        wanted = math.inf if self.images is None else -(-self.images // trainer.world_size)
+        for image, label in zip(*(part.cpu() for part in batch), strict=True):
+            self._seen += 1
+            if len(self._kept) < wanted:
+                self._kept.append((image.clone(), label))
+            elif (place := self._choice.randrange(self._seen)) < wanted:
+                self._kept[place] = (image.clone(), label)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attack them."""
-        if not self._batches:
+        if not self._kept:
             raise InputError("AutoAttack found no test images: trainer.limit_test_batches leaves none")
-        images, labels = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
-        self._batches = []
+        images, labels = (torch.stack(parts) for parts in zip(*self._kept, strict=True))
+        self._kept = []
         mean, std = self._statistics(trainer)
         attack = getattr(pl_module, "attack", None)
         eps = self.eps or getattr(attack, "eps", 8 / 255)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from helpers import run_two_processes, trainer
 from lightning.pytorch import LightningModule
-from lightning_recipes.callbacks import AutoAttack
+from lightning_recipes.callbacks import AutoAttack, auto_attack
 from lightning_recipes.modules.attacks import PGD
 from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.robustness import robustness
 from settings import adversarial, digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -57,20 +58,50 @@ def after_test(callback, model=None, **options):
     return {name: float(value) for name, value in run.callback_metrics.items()}
 
 
+@pytest.fixture
+def attacked(monkeypatch):
+    """The images that each test attacked."""
+    seen = []
+
+    def spy(network, images, labels, **options):
+        seen.append(images)
+        return robustness(network, images, labels, **options)
+
+    monkeypatch.setattr(auto_attack, "robustness", spy)
+    return seen
+
+
 PIXELS = {"mean": [0.0], "std": [1.0]}
 
 
 @pytest.mark.parametrize(("images", "counted"), [(None, 24), (10, 10), (100, 24)])
-def test_a_strangers_module_and_how_many_images(images, counted, capsys):
+def test_a_strangers_module_and_how_many_images(images, counted, attacked, capsys):
     found = after_test(AutoAttack(images, eps=0.03, **PIXELS))
-    expected = Linear().expected(0.03)[:counted].mean().item()
+    chosen = [int((image == IMAGES).flatten(1).all(1).nonzero()) for image in attacked[0]]
+    assert len(set(chosen)) == len(chosen) == counted
+    expected = Linear().expected(0.03)[chosen].mean().item()
     assert 0.1 < expected < 0.9
     assert found["test/autoattack_accuracy"] == pytest.approx(expected)
-    assert found["test/clean_accuracy"] == pytest.approx((counted - 6) / counted)
+    assert found["test/clean_accuracy"] == pytest.approx(sum(index >= 6 for index in chosen) / counted)
     assert found["test/masking_signs"] == 0
     output = capsys.readouterr().out
     assert f"on {counted} test images" in output
     assert f"accuracy under AutoAttack {expected:.4f}, clean" in output
+
+
+def test_some_images_are_a_choice_of_all_classes_and_the_same_each_time(attacked):
+    """Image folders are sorted by class, and the first images of one class would say nothing of the others."""
+    model, labels = Linear(), torch.arange(4).repeat_interleave(60)
+    model.test_dataloader = lambda: DataLoader(
+        TensorDataset(labels[:, None, None, None] / 3.0 * torch.ones(6, 6), labels), 7
+    )
+    for _ in range(2):
+        after_test(AutoAttack(80, eps=1e-6, **PIXELS), model)
+    counts = (3 * attacked[0][:, 0, 0, 0]).round().long().bincount().tolist()
+    # Hypergeometric: 20 of each class expected, with a standard deviation of 3.2.
+    assert len(counts) == 4
+    assert all(8 < count < 32 for count in counts)
+    assert torch.equal(*attacked)
 
 
 def test_radius_and_norm_are_those_of_the_attack_that_trained(capsys):
