@@ -22,5 +22,6 @@ def table(header: list[str], body: list[list[str]]) -> str:
 
 
 def accuracy(row: dict[str, str]) -> str:
-    """Mean and standard deviation."""
-    return f"{float(row['test_accuracy_mean']):.4f} ± {float(row['test_accuracy_std']):.4f}"
+    """Mean, and standard deviation where there are several seeds."""
+    spread = float(row["test_accuracy_std"])
+    return f"{float(row['test_accuracy_mean']):.4f}" + (f" ± {spread:.4f}" if spread == spread else "")
