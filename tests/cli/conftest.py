@@ -1,4 +1,4 @@
-"""What the tests of the command line share: `recipes`, which runs one command in this process."""
+"""What the tests of the command line share: `recipes` and `fitted`, which run one command in this process."""
 
 import logging
 import os
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from lightning_recipes.recipes import cli_run
 from lightning_recipes.recipes.cli import main
 
 # Five steps an epoch of a network of one small layer.
@@ -82,6 +83,21 @@ def recipes(capsys, monkeypatch):
     yield run
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def fitted(recipes, monkeypatch):
+    """Fits TINY with options; gives the CLI object, which holds trainer and model, and the result."""
+    made = []
+    execute = cli_run.RecipesCLI.execute
+    monkeypatch.setattr(cli_run.RecipesCLI, "execute", lambda cli: (made.append(cli), execute(cli)))
+
+    def fit(options):
+        result = recipes(f"fit TINY {options}")
+        assert result.code == 0, result.err
+        return made[-1], result
+
+    return fit
 
 
 @pytest.fixture

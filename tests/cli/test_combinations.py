@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_recipes.recipes import cli_run
 
 OWN = """\
 trainer:
@@ -24,16 +23,12 @@ trainer:
 
 
 @pytest.fixture
-def fitted(recipes, monkeypatch):
-    """Fits TINY with options; gives the trainer, the figures of the summary, and the result."""
-    made = []
-    execute = cli_run.RecipesCLI.execute
-    monkeypatch.setattr(cli_run.RecipesCLI, "execute", lambda cli: (made.append(cli), execute(cli)))
+def fitted(fitted):
+    """Gives the trainer, the figures of the summary, and the result."""
 
     def fit(options):
-        result = recipes(f"fit TINY {options}")
-        assert result.code == 0, result.err
-        return made[-1].trainer, json.loads((result.run / "summary.json").read_text()), result
+        cli, result = fitted(options)
+        return cli.trainer, json.loads((result.run / "summary.json").read_text()), result
 
     return fit
 
