@@ -38,6 +38,7 @@ PARTS = {
     "local memory": cost.local_memory,
     "timm coverage": cost.timm_coverage,
     "robustness digits": lambda: accuracy.robust("digits"),
+    "robustness": lambda: accuracy.robust("cifar10"),
     "adversarial cost": cost.adversarial_cost,
     "distilled sets digits": lambda: accuracy.distilled_sets("digits"),
     "distilled sets": lambda: accuracy.distilled_sets("cifar10"),
