@@ -10,7 +10,8 @@ from torch import nn
 
 
 def on_meta(name):
-    with torch.device("meta"):
+    # timm 1.0.24 reads the widths of a RegNet from tensors.
+    with torch.device("cpu" if "regnet" in name else "meta"):
         return create_network(name, num_classes=10)
 
 
