@@ -11,7 +11,7 @@ quickstart: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/pytest -n 2 -m "not slow" --dist loadfile
 
-# Minutes more: every network trained, the wheel in an empty environment.
+# Minutes more: the wheel in an empty environment.
 test-slow: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist loadfile
 
