@@ -68,6 +68,9 @@ class RecipesParser(LightningArgumentParser):
 
     def explain(self, message: str) -> InputError:
         """The parser's message in one or two lines: what, where, and a suggestion."""
+        # A callback's option is tried on the plain `Callback` too, whose objection says nothing of the one meant.
+        base = r"\n +- Problem with given class_path 'lightning\.Callback':\n +Option '[\w.]+' is not accepted"
+        message = re.sub(rf"(Problem with given class_path .*?){base}", r"\1", message, flags=re.DOTALL)
         key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
         given = _given(message)
         if match := re.search(r"unrecognized arguments: -*([^\s=]+)|not accept option '([^']+)'", message):

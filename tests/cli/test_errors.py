@@ -119,6 +119,7 @@ ON_THE_LINE = {
     "--trainer.logger Wandb": "trainer.logger: there is no class Wandb; did you mean WandbLogger?",
     "--trainer.callbacks+=EarlyStoping": "there is no class EarlyStoping; did you mean EarlyStopping?",
     "--trainer.callbacks+=EarlyStopping": "trainer.callbacks: EarlyStopping needs monitor",
+    "--trainer.callbacks+=InfoBatch --trainer.callbacks.warmup_epochs x": "warmup_epochs: expected int but got x",
     "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitr x": "EarlyStopping has no option monitr; did you",
     "--model Clasification": "model: there is no class Clasification; did you mean Classification,",
     "--model.lr 3": "model: Classification has no option lr",
