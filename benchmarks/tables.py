@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,4 +25,4 @@ def table(header: list[str], body: list[list[str]]) -> str:
 def accuracy(row: dict[str, str]) -> str:
     """Mean, and standard deviation where there are several seeds."""
     spread = float(row["test_accuracy_std"])
-    return f"{float(row['test_accuracy_mean']):.4f}" + (f" ± {spread:.4f}" if spread == spread else "")
+    return f"{float(row['test_accuracy_mean']):.4f}" + ("" if math.isnan(spread) else f" ± {spread:.4f}")
