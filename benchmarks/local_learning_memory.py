@@ -166,7 +166,7 @@ def prepared(model: Classification, steps_per_module: bool, images: Tensor, labe
         loss.backward()
         local: Any = getattr(model, "heads", [])
         for head in local:
-            head.before_step()
+            head.before_step(model.network)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,8 @@ class LocalUnit(nn.Sequential):
 
     Args:
         name: Name of the layer whose output ends the unit, as in ``network.named_modules()``.
-        layers: What leads from the unit before to this one's output.
+        layers: The layers from the unit before to this unit's output, by their names. The network may replace a layer
+            later, so what outlives the cutting keeps `layer_names`.
         inputs: Shape of its input, batch included.
         outputs: Shape of its output, batch included.
         station: Where it ends in the network's trace.
@@ -30,15 +31,16 @@ class LocalUnit(nn.Sequential):
     def __init__(
         self,
         name: str,
-        layers: Sequence[nn.Module],
+        layers: Mapping[str, nn.Module],
         *,
         inputs: tuple[int, ...],
         outputs: tuple[int, ...],
         station: int,
         complete: bool,
     ) -> None:
-        super().__init__(*layers)
+        super().__init__(*layers.values())
         self.name = name
+        self.layer_names = tuple(layers)
         self.inputs = inputs
         self.outputs = outputs
         self.station = station
@@ -100,7 +102,7 @@ def partition(network: nn.Module, images: Tensor | None = None, *, names: Sequen
         units.append(
             LocalUnit(
                 end.name,
-                layers or [],
+                layers or {},
                 inputs=shape,
                 outputs=end.outputs,
                 station=end.end,
@@ -111,7 +113,7 @@ def partition(network: nn.Module, images: Tensor | None = None, *, names: Sequen
     rest = _tiles(passed, station, passed.length)
     tail = LocalUnit(
         "",
-        rest if rest is not None else _tiles(passed, station, passed.length, as_far_as_possible=True) or [],
+        rest if rest is not None else _tiles(passed, station, passed.length, as_far_as_possible=True) or {},
         inputs=shape,
         outputs=(),
         station=passed.length,
@@ -295,9 +297,9 @@ def _why_not(passed: Trace) -> str:
     return f"after {call.name}, for one, {_reason(call, passed)}"
 
 
-def _tiles(passed: Trace, start: int, end: int, *, as_far_as_possible: bool = False) -> list[nn.Module] | None:
-    """The largest layers that together lead from one station to another, or None if there are no such."""
-    layers: list[nn.Module] = []
+def _tiles(passed: Trace, start: int, end: int, *, as_far_as_possible: bool = False) -> dict[str, nn.Module] | None:
+    """Return the largest layers that together lead from one station to another, or None if there are no such."""
+    layers: dict[str, nn.Module] = {}
     while start != end:
         fitting = [
             call
@@ -307,6 +309,6 @@ def _tiles(passed: Trace, start: int, end: int, *, as_far_as_possible: bool = Fa
         if not fitting:
             return layers if as_far_as_possible else None
         largest = max(fitting, key=lambda call: (call.end or 0, call.order))
-        layers.append(largest.module)
+        layers[largest.name] = largest.module
         start = largest.end or 0
     return layers

@@ -297,13 +297,13 @@ class LocalLearning(Classification):
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Tell the heads."""
         for head in self.heads:
-            head.before_step()  # type: ignore[operator]
+            head.before_step(self.network)  # type: ignore[operator]
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step, and tell the heads."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         for head in self.heads:
-            head.after_step()  # type: ignore[operator]
+            head.after_step(self.network)  # type: ignore[operator]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Take weights; those of heads are left out by a network that has none."""

@@ -73,11 +73,19 @@ class LocalHead(nn.Module):
         """
         raise NotImplementedError
 
-    def before_step(self) -> None:
-        """Called before each step of the optimizer, with the gradients there; nothing by default."""
+    def before_step(self, network: nn.Module) -> None:
+        """Called before each step of the optimizer, with the gradients there; nothing by default.
 
-    def after_step(self) -> None:
-        """Called after each step of the optimizer; nothing by default."""
+        Args:
+            network: The network that is trained. Heads keep the names of its layers, as its layers may be replaced.
+        """
+
+    def after_step(self, network: nn.Module) -> None:
+        """Called after each step of the optimizer; nothing by default.
+
+        Args:
+            network: As for `before_step`.
+        """
 
 
 class Auxiliary(ABC):
@@ -112,12 +120,14 @@ def check_auxiliary(name: str, value: Any) -> None:
 
 
 def first_and_last(name: str, values: Any) -> tuple[float, float]:
-    """The weights of the first head and the last, finite and not negative.
+    """Return the weights of the first head and the last, finite and not negative; one number is both.
 
     Raises:
         InputError: If ``values``, given as argument ``name``, are something else.
     """
-    pair = tuple(values) if isinstance(values, (tuple, list)) else ()
+    pair = tuple(values) if isinstance(values, (tuple, list)) else (values, values)
     if len(pair) != 2 or not all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in pair):
-        raise InputError(f"{name} must be two numbers, the weights of the first and the last head, but is {values!r}")
+        raise InputError(
+            f"{name} must be one number, or two for the first and the last head, at least 0, but is {values!r}"
+        )
     return pair

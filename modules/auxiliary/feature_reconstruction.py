@@ -23,14 +23,15 @@ class FeatureReconstruction(Auxiliary):
     as the network gets it.
 
     Args:
-        weight: Weight of the reconstruction for the first head and the last; it goes linearly between them.
+        weight: Weight of the reconstruction for the first head and the last; it goes linearly between them. One number
+            is both.
         head: What trains the features beside it. None is `DGL` with a linear layer.
 
     Raises:
-        InputError: If ``weight`` is not two numbers of 0 or more, or ``head`` is no kind of head.
+        InputError: If ``weight`` is not one number or two, of 0 or more, or ``head`` is no kind of head.
     """
 
-    def __init__(self, weight: tuple[float, float] = (1.0, 1.0), *, head: Auxiliary | None = None) -> None:
+    def __init__(self, weight: float | tuple[float, float] = (1.0, 1.0), *, head: Auxiliary | None = None) -> None:
         self.weight = first_and_last("weight", weight)
         self.head = head if head is not None else DGL("linear")
         check_auxiliary("head", self.head)
@@ -86,10 +87,10 @@ class ReconstructionHead(LocalHead):
             rebuilt = F.interpolate(rebuilt, size=target.shape[2:], mode="bilinear")
         return losses + self.weight * (at_least_single(rebuilt) - target).square().mean((1, 2, 3))
 
-    def before_step(self) -> None:
+    def before_step(self, network: nn.Module) -> None:
         """Pass on."""
-        self.head.before_step()
+        self.head.before_step(network)
 
-    def after_step(self) -> None:
+    def after_step(self, network: nn.Module) -> None:
         """Pass on."""
-        self.head.after_step()
+        self.head.after_step(network)

@@ -29,8 +29,8 @@ class InfoPro(Auxiliary):
     Args:
         mode: "softmax" trains a classifier by the run's objective, "contrast" features of unit length by the
             contrastive loss of https://arxiv.org/abs/2004.11362 with one view of each image, which needs class indices.
-        reconstruction: Weight of the reconstruction for the first head and the last. This default and the next are of
-            the authors' code for ResNet-32 in 16 modules.
+        reconstruction: Weight of the reconstruction for the first head and the last; one number is both. This default
+            and the next are of the authors' code for ResNet-32 in 16 modules.
         task: Weight of the other part for the first head and the last.
         head: Convolutions and linear layers of the classifier, as the authors write it: "1c2f" is one convolution that
             doubles the channels and halves the map, up to 64 channels, and two linear layers; "0c1f" is a linear layer.
@@ -46,8 +46,8 @@ class InfoPro(Auxiliary):
         self,
         mode: Literal["softmax", "contrast"] = "softmax",
         *,
-        reconstruction: tuple[float, float] = (5.0, 0.2),
-        task: tuple[float, float] = (0.05, 0.5),
+        reconstruction: float | tuple[float, float] = (5.0, 0.2),
+        task: float | tuple[float, float] = (0.05, 0.5),
         head: str = "1c2f",
         hidden: int = 128,
         temperature: float = 0.07,

@@ -74,14 +74,14 @@ class MAN(Auxiliary):
             bias: nn.Module = ChannelBias(maps.channels, last=last)
         else:
             average, bias = fresh_copy(source).requires_grad_(False), fresh_copy(source)
-        return MomentumHead(source, average, bias, head, momentum=self.momentum, rule=self.rule)
+        return MomentumHead(unit.layer_names, average, bias, head, momentum=self.momentum, rule=self.rule)
 
 
 class MomentumHead(LocalHead):
     """A moving average of a unit, what is learnt beside it, and a head on the sum of both.
 
     Args:
-        source: The unit that is followed, which stays the network's.
+        source: Names of the network's layers that are followed.
         average: Its moving average.
         bias: Adds to what the average gives.
         head: Trains by the sum.
@@ -90,11 +90,10 @@ class MomentumHead(LocalHead):
     """
 
     def __init__(
-        self, source: nn.Module, average: nn.Module, bias: nn.Module, head: LocalHead, *, momentum: float, rule: str
+        self, source: Sequence[str], average: nn.Module, bias: nn.Module, head: LocalHead, *, momentum: float, rule: str
     ) -> None:
         super().__init__()
-        # In a tuple, so that the unit is not a part of this head.
-        self._source = (source,)
+        self.source = tuple(source)
         self.average = average
         self.bias = bias
         self.head = head
@@ -107,18 +106,31 @@ class MomentumHead(LocalHead):
         learnt = self.bias(followed if self.rule == "paper" else features)
         return self.head(followed + learnt if self.rule == "released" else learnt, batch)
 
-    def before_step(self) -> None:
+    def before_step(self, network: nn.Module) -> None:
         """Follow the unit as it is before the step."""
         if self.rule == "released":
-            self._follow()
+            self._follow(network)
+        self.head.before_step(network)
 
-    def after_step(self) -> None:
+    def after_step(self, network: nn.Module) -> None:
         """Follow the unit as it is after the step."""
         if self.rule == "paper":
-            self._follow()
+            self._follow(network)
+        self.head.after_step(network)
 
-    def _follow(self) -> None:
-        follow(list(self.average.parameters()), list(self._source[0].parameters()), momentum=self.momentum)
+    def _follow(self, network: nn.Module) -> None:
+        source = {
+            f"{place}.{name}": parameter
+            for place, layer in enumerate(self.source)
+            for name, parameter in network.get_submodule(layer).named_parameters()
+        }
+        average = dict(self.average.named_parameters())
+        if source.keys() != average.keys():
+            raise InputError(
+                f"MAN follows the layers {', '.join(self.source)}, but their parameters have other names than its copy"
+                " has: change the network before it is given to LocalLearning"
+            )
+        follow(list(average.values()), [source[name] for name in average], momentum=self.momentum)
 
 
 class ChannelBias(nn.Module):

@@ -1,5 +1,6 @@
 """What each kind of head computes, against the formulas."""
 
+import copy
 import math
 
 import pytest
@@ -98,7 +99,7 @@ def test_norms_of_the_average_follow_by_their_weights_and_keep_statistics_of_the
     head = model.heads[0]
     source, own = (
         next(layer for layer in part.modules() if isinstance(layer, nn.BatchNorm2d))
-        for part in (head._source[0], head.average)
+        for part in (model.network.blocks[0], head.average)
     )
     source.weight.data.fill_(2.0)
     seen = []
@@ -113,7 +114,29 @@ def test_norms_of_the_average_follow_by_their_weights_and_keep_statistics_of_the
 def test_the_source_is_not_part_of_the_head():
     model = local(MAN(DGL("linear")))
     assert not any("source" in name for name, _ in model.named_parameters())
-    assert model.heads[0]._source[0][0] is model.network.blocks[1]
+    assert model.heads[0].source == ("blocks.1",)
+
+
+def test_a_layer_that_is_replaced_after_the_cutting_is_followed():
+    model = local(MAN(DGL("linear"), momentum=0.75))
+    model.network.blocks[1] = copy.deepcopy(model.network.blocks[1])
+    model.network.blocks[1][0].weight.data.fill_(2.0)
+    average = model.heads[0].average[0][0].weight
+    expected = 0.75 * average.detach() + 0.25 * 2
+    trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(model, digits())
+    torch.testing.assert_close(average, expected)
+
+
+def test_a_unit_whose_parameters_get_other_names_is_not_followed():
+    model = local(MAN(DGL("linear")))
+    nn.utils.parametrizations.weight_norm(model.network.blocks[1][0])
+    with pytest.raises(InputError, match=r"MAN follows the layers blocks\.1, but"):
+        model.heads[0].before_step(model.network)
+
+
+def test_one_number_is_the_weight_of_the_first_head_and_the_last():
+    """InfoPro's authors give one for two modules, which have one head."""
+    assert (InfoPro(reconstruction=5, task=1).reconstruction, InfoPro(task=1).task) == ((5, 5), (1, 1))
 
 
 def test_a_head_behind_a_copy_stands_behind_the_unit_that_is_copied():
@@ -277,8 +300,8 @@ def test_heads_fit_tokens_and_maps_of_either_order(name, auxiliary):
         (lambda: InfoPro(head="2f"), "head says"),
         (lambda: InfoPro(task=(1.0, -1.0)), "task must be"),
         (lambda: InfoPro("contrast", temperature=0), "temperature must be"),
-        (lambda: InfoPro(reconstruction=1.0), "reconstruction must be two numbers"),
-        (lambda: InfoPro(reconstruction=(math.nan, 1.0)), "reconstruction must be two numbers"),
+        (lambda: InfoPro(reconstruction=-1.0), "reconstruction must be one number, or two"),
+        (lambda: InfoPro(reconstruction=(math.nan, 1.0)), "reconstruction must be one number, or two"),
         (lambda: InfoPro(hidden=0), "hidden must be"),
         (lambda: MAN("DGL"), "head must be a kind of head"),
         (lambda: local(MAN(MAN())), "MAN needs a unit to follow"),
