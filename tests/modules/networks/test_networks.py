@@ -2,6 +2,7 @@ import pytest
 import timm
 import torch
 from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.feature_capture import FeatureCapture
 from lightning_recipes.modules.networks import create_network
 
 # Parameters of the published networks. CIFAR ResNets of local learning and ConvNets of dataset distillation: the
@@ -24,6 +25,10 @@ PARAMETERS = [
     ("cifar_wrn_34_10", 10, {}, 46_160_474),
     ("cifar_vgg8", 100, {}, 3_965_028),
     ("cifar_vgg13", 100, {}, 9_462_180),
+    # The students of RepDistiller, counted in its own code.
+    ("cifar_mobilenetv2", 100, {}, 812_836),
+    ("cifar_shufflenetv1", 100, {}, 949_258),
+    ("cifar_shufflenetv2", 100, {}, 1_355_528),
     ("cifar_resnet18", 10, {}, 11_173_962),
     ("cifar_resnet34", 10, {}, 21_282_122),
     ("cifar_resnet50", 10, {}, 23_520_842),
@@ -49,6 +54,9 @@ FAMILIES = [
     "convnet",
     "cifar_alexnet",
     "cifar_vgg11",
+    "cifar_mobilenetv2",
+    "cifar_shufflenetv1",
+    "cifar_shufflenetv2",
 ]
 
 
@@ -63,6 +71,7 @@ NAMES = [
     *(f"cifar_resnet{depth}" for depth in ("8", "14", "20", "32", "44", "56", "110", "8x4", "32x4", "18", "34", "50")),
     *(f"cifar_wrn_{sizes}" for sizes in ("16_1", "16_2", "40_1", "40_2", "28_10")),
     *("cifar_vgg8", "cifar_vgg13", "convnet", "cifar_alexnet", "cifar_vgg11"),
+    *("cifar_mobilenetv2", "cifar_shufflenetv1", "cifar_shufflenetv2"),
 ]
 
 
@@ -105,7 +114,10 @@ def test_a_new_classifier_stays_where_the_network_is():
     assert {(p.device.type, p.dtype) for p in network.parameters()} == {("meta", torch.bfloat16)}
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_wrn_16_1", "cifar_vgg8", "convnet"])
+@pytest.mark.parametrize(
+    "name",
+    ["cifar_resnet8", "cifar_wrn_16_1", "cifar_vgg8", "convnet", "cifar_mobilenetv2", "cifar_shufflenetv1"],
+)
 def test_a_network_is_a_chain_that_can_be_cut_anywhere(name):
     network = create_network(name, num_classes=5, image_size=16).eval()
     images = torch.randn(2, 3, 16, 16)
@@ -118,6 +130,25 @@ def test_a_network_is_a_chain_that_can_be_cut_anywhere(name):
 def test_features_of_pre_activated_blocks_are_activated():
     network = create_network("cifar_wrn_16_1", num_classes=5).eval()
     assert (network.forward_features(torch.randn(2, 3, 16, 16)) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "shapes"),
+    [
+        ("cifar_mobilenetv2", (2, 5, 12, 16), [(12, 16, 16), (16, 8, 8), (48, 4, 4), (160, 2, 2)]),
+        ("cifar_shufflenetv1", (3, 11, 15), [(240, 16, 16), (480, 8, 8), (960, 4, 4)]),
+        ("cifar_shufflenetv2", (3, 11, 15), [(116, 16, 16), (232, 8, 8), (464, 4, 4)]),
+    ],
+)
+def test_stages_of_the_small_students_are_found_by_name(name, blocks, shapes):
+    """The feature maps that RepDistiller hands to its losses, by the names that ours have."""
+    network = create_network(name, num_classes=100).eval()
+    capture = FeatureCapture(network, [*(f"blocks.{index}" for index in blocks), "pool"])
+    capture.start()
+    network(torch.randn(2, 3, 32, 32))
+    *maps, pooled = capture.take()
+    assert [tuple(value.shape[1:]) for value in maps] == shapes
+    assert pooled.shape == (2, network.num_features)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
