@@ -17,6 +17,16 @@ class LogitLoss(nn.Module):
     accepts_soft_labels: bool = True
     """Whether labels may be class probabilities ``(N, C)``, which Mixup and CutMix make of them."""
 
+    def build(self, teacher_logits: Tensor) -> None:
+        """Refuse a teacher or a number of classes that this loss cannot learn from; nothing by default.
+
+        Args:
+            teacher_logits: The teacher's answer to blank images, shape ``(N, C)``.
+
+        Raises:
+            InputError: If the loss has no gradient, or is not a number, for such logits.
+        """
+
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """Losses, shape ``(N,)``."""
         raise NotImplementedError
@@ -38,6 +48,16 @@ def is_label(logits: Tensor, labels: Tensor) -> Tensor:
     return labels.unsqueeze(1) == torch.arange(logits.shape[1], device=logits.device)
 
 
+def divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of logarithms of probabilities ``(N, C)``, shape ``(N,)``.
+
+    A class that the teacher rules out (probability 0, logarithm -inf) adds nothing, whatever the student says of it.
+    """
+    ruled_out = teacher.isneginf()
+    difference = teacher.masked_fill(ruled_out, 0) - student.masked_fill(ruled_out, 0)
+    return (teacher.exp() * difference).sum(1)
+
+
 def same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
     """Refuse logits of different shapes, which would be broadcast into a wrong loss.
 
@@ -54,4 +74,6 @@ def same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
 def softened_cross_entropy(student_logits: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of the student at a temperature against probabilities, times the temperature's square, ``(N,)``."""
     (student,) = full_precision(student_logits)
-    return temperature**2 * soft_cross_entropy(student / temperature, probabilities)
+    # A class that both rule out (probability 0, logit -inf) adds nothing, and 0 times infinity would be no number.
+    student = (student / temperature).clamp(min=torch.finfo(student.dtype).min)
+    return temperature**2 * soft_cross_entropy(student, probabilities)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch import Tensor
 
 from ..checks import not_negative, positive
+from ..errors import InputError
 from ._logits import LogitLoss, full_precision, same_classes
 
 
@@ -70,6 +73,15 @@ class DIST(LogitLoss):
         self.beta = beta
         self.gamma = gamma
         self.temperature = temperature
+
+    def build(self, teacher_logits: Tensor) -> None:
+        """Say that two classes have nothing to correlate, and refuse to go without the relation over the batch."""
+        if teacher_logits.shape[1] > 2 or self.beta == 0:
+            return
+        reason = f"beta={self.beta} weighs a correlation over classes, which is always 1 or -1 for two classes"
+        if self.gamma == 0:
+            raise InputError(f"{reason}, and gamma=0 leaves out the rest: raise gamma, or choose KD")
+        warnings.warn(f"{reason} and teaches nothing: only gamma={self.gamma} counts", stacklevel=2)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """Losses, shape ``(N,)``; the labels are not looked at."""

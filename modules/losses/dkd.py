@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import not_negative, positive
-from ._logits import LogitLoss, full_precision, is_label, same_classes
+from ..errors import InputError
+from ._logits import LogitLoss, divergence, full_precision, is_label, same_classes
 
 
 def dkd_loss(
@@ -23,7 +26,8 @@ def dkd_loss(
 
     TCKD is the divergence of (true class, all others), NCKD that among the others; ``kd_loss`` is TCKD plus NCKD times
     the teacher's probability of the others. All is computed in log-space, so that a confident teacher gives no
-    infinity.
+    infinity. A class to which the teacher gives the logit -inf adds nothing. NCKD is 0 if that is so of all others, and
+    for two classes.
 
     Args:
         student_logits: Shape ``(N, C)``.
@@ -44,17 +48,21 @@ def dkd_loss(
     (student_true, student_others, student_wrong), (teacher_true, teacher_others, teacher_wrong) = (
         _decoupled(logits / temperature, true) for logits in full_precision(student_logits, teacher_logits)
     )
-    target = teacher_true.exp() * (teacher_true - student_true)
-    target = target + teacher_others.exp() * (teacher_others - student_others)
-    others = (teacher_wrong.exp() * (teacher_wrong - student_wrong)).masked_fill(true, 0).sum(1)
+    target = divergence(torch.stack([teacher_true, teacher_others], 1), torch.stack([student_true, student_others], 1))
+    others = divergence(teacher_wrong, student_wrong)
     return temperature**2 * (alpha * target + beta * others)
 
 
 def _decoupled(logits: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logarithms of the true class's probability, of all others' together, and of each other's among them."""
+    """Logarithms of the true class's probability, of all others' together, and of each other's among them.
+
+    The last has -inf for the true class, which is none of them.
+    """
     log = F.log_softmax(logits, 1)
-    others = log.masked_fill(true, -torch.inf).logsumexp(1)
-    return log.masked_fill(~true, 0).sum(1), others, (log - others.unsqueeze(1)).masked_fill(true, 0)
+    wrong = log.masked_fill(true, -torch.inf)
+    others = wrong.logsumexp(1)
+    lowest = torch.finfo(others.dtype).min  # -inf - -inf would be no number
+    return log.masked_fill(~true, 0).sum(1), others, wrong - others.clamp(min=lowest).unsqueeze(1)
 
 
 class DKD(LogitLoss):
@@ -81,6 +89,15 @@ class DKD(LogitLoss):
         self.alpha = alpha
         self.beta = beta
         self.temperature = temperature
+
+    def build(self, teacher_logits: Tensor) -> None:
+        """Say that for two classes only one of the two terms is left, and refuse to go without that one."""
+        if teacher_logits.shape[1] > 2 or self.beta == 0:
+            return
+        reason = f"beta={self.beta} weighs NCKD, which is 0 for two classes as there is one other class"
+        if self.alpha == 0:
+            raise InputError(f"{reason}, and alpha=0 leaves out the rest: raise alpha, or choose KD")
+        warnings.warn(f"{reason}: this is KD times alpha={self.alpha}", stacklevel=2)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """Losses, shape ``(N,)``."""

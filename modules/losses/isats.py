@@ -82,6 +82,14 @@ class ISATS(LogitLoss):
         self.tau_wrong_grid = tuple(tau_wrong_grid)
         self.tau_student = tau_student
 
+    def build(self, teacher_logits: Tensor) -> None:
+        """Refuse two classes, which leave no variance to choose a temperature by."""
+        if teacher_logits.shape[1] < 3:
+            raise InputError(
+                "ISATS chooses temperatures by the variance of the wrong classes, and of two classes only one is wrong:"
+                " choose ATS"
+            )
+
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """Losses, shape ``(N,)``."""
         same_classes(student_logits, teacher_logits)

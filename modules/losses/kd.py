@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import positive
-from ._logits import LogitLoss, full_precision, same_classes
+from ._logits import LogitLoss, divergence, full_precision, same_classes
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
     """T² times the divergence KL(teacher ‖ student) of the softened probabilities (https://arxiv.org/abs/1503.02531).
 
     The factor T² keeps the size of the gradient; as T grows the loss tends to the squared distance of the centred
-    logits over 2C.
+    logits over 2C. A class to which the teacher gives the logit -inf adds nothing.
 
     Args:
         student_logits: Shape ``(N, C)``.
@@ -34,7 +34,7 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
     same_classes(student_logits, teacher_logits)
     student, teacher = full_precision(student_logits, teacher_logits)
     student, teacher = F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+    return temperature**2 * divergence(teacher, student)
 
 
 class KD(LogitLoss):

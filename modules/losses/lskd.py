@@ -1,9 +1,10 @@
-"""Logit standardisation: another loss, on logits of mean 0 and standard deviation 1."""
+"""Logit standardization: scale each image's logits to mean 0 and standard deviation 1, then apply any loss."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from ..errors import InputError
 from ._logits import LogitLoss, full_precision
 from .kd import KD
 
@@ -26,20 +27,37 @@ def standardize_logits(logits: Tensor) -> Tensor:
 
 
 class LSKD(LogitLoss):
-    """Logit standardisation in knowledge distillation (https://arxiv.org/abs/2403.01427); see `standardize_logits`.
+    """Logit standardization in knowledge distillation (https://arxiv.org/abs/2403.01427); see `standardize_logits`.
 
-    The student then need not match the size of the teacher's logits. The paper weighs it by 9, beside cross-entropy by
+    The student then need not match the size of the teacher's logits. The paper weighs it by 9 and cross-entropy by
     0.1. A student whose logits are all equal, as from a classifier that starts at zero, has no standard deviation and
     a gradient some 10^7 times too large.
 
     Args:
-        loss: What is computed of the standardised logits; None is `KD` with temperature 2, the paper's.
+        loss: Loss of the standardized logits; None is `KD` with temperature 2, the paper's.
+
+    Raises:
+        InputError: When the recipe is built, if there are two classes or the teacher gives an infinite logit.
     """
 
     def __init__(self, loss: LogitLoss | None = None) -> None:
         super().__init__()
         self.loss = loss if loss is not None else KD(temperature=2.0)
         self.accepts_soft_labels = self.loss.accepts_soft_labels
+
+    def build(self, teacher_logits: Tensor) -> None:
+        """Refuse two classes, whose standardized logits are constant, and logits without a mean."""
+        if teacher_logits.shape[1] < 3:
+            raise InputError(
+                "LSKD teaches nothing for two classes, whose standardized logits are always 0.71 and -0.71: give it"
+                " three classes or more, or choose KD"
+            )
+        if not teacher_logits.isfinite().all():
+            raise InputError(
+                "LSKD needs finite logits, as it divides by their standard deviation, but the teacher's are not: choose"
+                " KD or DKD, which leave out a class of logit -inf"
+            )
+        self.loss.build(standardize_logits(teacher_logits))
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """Losses, shape ``(N,)``."""
