@@ -12,7 +12,10 @@ from .global_labels import GlobalLabels, class_means, fuse_global_labels
 from .isats import ISATS, isats_probabilities
 from .kd import KD, kd_loss
 from .lskd import LSKD, standardize_logits
+from .reviewkd import ReviewKD, pyramid_loss
+from .rkd import RKD, rkd_loss
 from .soft_cross_entropy import soft_cross_entropy
+from .sp import SP, sp_loss
 from .wrong_classes import derived_average, wrong_class_variance
 
 __all__ = [
@@ -22,11 +25,14 @@ __all__ = [
     "ISATS",
     "KD",
     "LSKD",
+    "RKD",
+    "SP",
     "AttentionTransfer",
     "FeatureLoss",
     "FitNet",
     "GlobalLabels",
     "LogitLoss",
+    "ReviewKD",
     "ats_loss",
     "ats_probabilities",
     "attention_maps",
@@ -40,7 +46,10 @@ __all__ = [
     "fuse_global_labels",
     "isats_probabilities",
     "kd_loss",
+    "pyramid_loss",
+    "rkd_loss",
     "soft_cross_entropy",
+    "sp_loss",
     "standardize_logits",
     "wrong_class_variance",
 ]

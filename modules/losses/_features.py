@@ -1,21 +1,26 @@
-"""What the losses on feature maps share."""
+"""Shared code of the losses on features."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ._logits import full_precision
 
 
 class FeatureLoss(nn.Module):
     """Base of the losses between outputs of layers of a student and of a teacher.
 
-    Called with a list of feature maps of each, shapes ``(N, c, h, w)``; gives losses ``(N,)``.
+    Called with a list of features of each, maps ``(N, c, h, w)`` or vectors ``(N, d)``; gives losses ``(N,)``. Tokens
+    of a vision transformer come as maps, without class and register tokens. Teacher and student may know different
+    classes.
 
     Args:
         student_layers: Names of the student's layers, as in ``network.named_modules()``, e.g. ``blocks.2``.
+            ``NAME:input`` is the layer's input instead of its output.
         teacher_layers: Names of the teacher's layers, one for each of the student's.
 
     Raises:
@@ -23,6 +28,9 @@ class FeatureLoss(nn.Module):
     """
 
     accepts_soft_labels: bool = True
+
+    needs_maps: bool = True
+    """Whether layers must give maps, and not vectors such as pooled features."""
 
     def __init__(self, student_layers: Sequence[str], teacher_layers: Sequence[str]) -> None:
         super().__init__()
@@ -38,8 +46,8 @@ class FeatureLoss(nn.Module):
         """Check that the layers' outputs go together, and make what is to be trained beside the student.
 
         Args:
-            student_shapes: ``(c, h, w)`` of each of the student's layers.
-            teacher_shapes: ``(c, h, w)`` of each of the teacher's layers.
+            student_shapes: ``(c, h, w)`` or ``(d,)`` of each of the student's layers.
+            teacher_shapes: ``(c, h, w)`` or ``(d,)`` of each of the teacher's layers.
 
         Raises:
             InputError: If they do not go together.
@@ -47,7 +55,7 @@ class FeatureLoss(nn.Module):
         for name, shape in zip(
             [*self.student_layers, *self.teacher_layers], [*student_shapes, *teacher_shapes], strict=True
         ):
-            if len(shape) != 3:
+            if len(shape) != 3 and (self.needs_maps or len(shape) != 1):
                 raise InputError(
                     f"layer {name} gives {('N', *shape)}, no feature map (N, c, h, w): name another in student_layers"
                     " or teacher_layers"
@@ -56,3 +64,14 @@ class FeatureLoss(nn.Module):
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
         """Losses, shape ``(N,)``."""
         raise NotImplementedError
+
+
+def in_rows(features: Tensor) -> Tensor:
+    """Features of each image in one row, ``(N, d)``, in float32 at least."""
+    return full_precision(features.flatten(1))[0]
+
+
+def products(one: Tensor, other: Tensor) -> Tensor:
+    """``one @ other`` in the precision of its factors, also under autocast, whose rounding would decide the loss."""
+    with torch.autocast(one.device.type, enabled=False):
+        return one @ other

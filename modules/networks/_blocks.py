@@ -22,7 +22,8 @@ class BlockNetwork(nn.Module):
         blocks: The blocks, in order.
         num_features: Size of the pooled features.
         num_classes: Size of the output; 0 leaves the pooled features as they are.
-        norm: What pre-activated blocks need after the last of them; part of `forward_features`, as in timm.
+        norm: Layers between the last block and the pooling, such as the norm of pre-activated blocks; part of
+            `forward_features`, as in timm.
         pool: From the last feature map to features ``(N, num_features)``; by default the mean of each channel.
     """
 
@@ -95,6 +96,8 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
             if not pre_activation:
                 self.shortcut = nn.Sequential(self.shortcut, nn.BatchNorm2d(outputs))
+        if not pre_activation:
+            self.act = nn.ReLU()  # a layer, so that features before it can be asked for
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, inputs, H, W)`` to ``(N, outputs, H / stride, W / stride)``."""
@@ -103,7 +106,7 @@ class BasicBlock(nn.Module):
             x = x if self.shortcut is None else self.shortcut(active)
             return x + self.conv2(F.relu(self.norm2(self.conv1(active))))
         out = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        return F.relu(out + (x if self.shortcut is None else self.shortcut(x)))
+        return self.act(out + (x if self.shortcut is None else self.shortcut(x)))
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:

@@ -27,3 +27,8 @@ def random_logits(seed=0, samples=6, classes=7, scale=3.0):
     return [scale * torch.randn(samples, classes, generator=generator, dtype=torch.float64) for _ in range(2)] + [
         torch.randint(classes, (samples,), generator=generator)
     ]
+
+
+def waves(*shape, shift=0.0):
+    """Numbers that any program can write down again."""
+    return torch.sin(torch.arange(torch.Size(shape).numel(), dtype=torch.float64) * 1.7 + shift).view(shape)
