@@ -1,7 +1,10 @@
-"""Which outputs of a network's layers everything behind them depends on alone, read off one pass."""
+"""Find the layers whose output is the only thing that later layers use, by tracing one forward pass."""
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,20 +16,20 @@ from .evaluation_mode import evaluation_mode
 
 @dataclass
 class Call:
-    """What one layer did in the pass."""
+    """One layer's part in the pass."""
 
     name: str
     module: nn.Module
     times: int = 1
-    """How often it was called; only the first call is described."""
+    """Number of its calls; only the first is described."""
     order: int = -1
-    """Place among all layers, by when they were done."""
+    """Place among all layers, in the order in which they ended."""
     start: int | None = None
-    """Station that its input is, None if its input is none."""
+    """Station of its first argument, None if that is no station."""
     end: int | None = None
-    """Station that its output is, None if the network goes past it."""
-    inputs: tuple[int, ...] | None = None
-    """Shape of its input, None if that is not one tensor."""
+    """Station of its output, None if the network goes past it."""
+    extras: tuple[str, ...] = ()
+    """Names of its arguments after the first that have other values than their defaults."""
     outputs: tuple[int, ...] | None = None
     """Shape of its output, None if that is not one tensor."""
     _nodes: list[Any] = field(default_factory=lambda: [None, None], repr=False)
@@ -48,13 +51,26 @@ class Trace:
     parameter_stations: dict[str, int]
     """The station behind the first use of each parameter that the output depends on."""
 
+    def is_chain(self, names: list[str]) -> bool:
+        """Return whether the network does nothing but call these layers, each with the output of the one before."""
+        station = 0
+        for name in names:
+            call = self.calls.get(name)
+            if call is None or call.times > 1 or call.extras or call.start != station or call.end is None:
+                return False
+            station = call.end
+        return station == self.length > 0
 
-def trace(network: nn.Module, images: Tensor) -> Trace:
-    """Run a network once, in evaluation mode, and read its structure off the graph that autograd builds.
+
+def trace(network: nn.Module, images: Tensor, *, training: bool = False) -> Trace:
+    """Run a network once and read its structure off the graph that autograd builds.
+
+    Weights, buffers, modes and random states are afterwards as they were.
 
     Args:
         network: Maps images to a tensor.
         images: Shape ``(N, C, H, W)``, on the network's device, which may be ``meta``.
+        training: Whether the pass is in training mode, in which dropout and the like take part.
     """
     calls: dict[str, Call] = {}
     handles, done = [], 0
@@ -64,11 +80,10 @@ def trace(network: nn.Module, images: Tensor) -> Trace:
             calls[name].times += 1
             return
         calls[name] = Call(name, module)
-        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        if len(tensors) == 1 and args and tensors[0] is args[0]:
+        calls[name].extras = _extras(module, args, kwargs)
+        if args and isinstance(args[0], Tensor):
             # Asked for now, as the layer may change its input in place.
-            calls[name]._nodes[0] = tensors[0].grad_fn
-            calls[name].inputs = tuple(tensors[0].shape)
+            calls[name]._nodes[0] = args[0].grad_fn
 
     def after(name: str, output: Any) -> None:
         nonlocal done
@@ -87,7 +102,8 @@ def trace(network: nn.Module, images: Tensor) -> Trace:
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
-        with evaluation_mode(network), torch.enable_grad():
+        with _unchanged(network, images.device), torch.enable_grad():
+            network.train(training)
             source = images.detach().requires_grad_().clone()
             output = network(source)
     finally:
@@ -109,12 +125,45 @@ def trace(network: nn.Module, images: Tensor) -> Trace:
     return Trace(calls, len(stations) - 1, shared, parameters)
 
 
+@contextlib.contextmanager
+def _unchanged(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Keep what a pass in training mode changes: modes, buffers and the random state."""
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    with evaluation_mode(network), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
+def _extras(module: nn.Module, args: tuple, kwargs: dict) -> tuple[str, ...]:
+    """Return the names of the arguments after the first that have other values than their defaults."""
+    try:
+        signature = inspect.signature(module.forward)
+        given = signature.bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return tuple(kwargs) or ("a second argument",) * (len(args) > 1)
+    extras = []
+    for place, (name, value) in enumerate(given.items()):
+        parameter = signature.parameters[name]
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            value, default = value[not place :], ()
+        else:
+            default = {} if parameter.kind is parameter.VAR_KEYWORD else parameter.default
+            if not place and parameter.kind is not parameter.VAR_KEYWORD:
+                continue
+        plain = isinstance(value, (bool, int, float, str, tuple, dict))
+        if value is not default and not (plain and type(value) is type(default) and value == default):
+            extras.append(name)
+    return tuple(extras)
+
+
 def _inputs(node: Any) -> list[Any]:
     return [before for before, _ in node.next_functions if before is not None]
 
 
 def _from_output(output: Any) -> list[Any]:
-    """All nodes of the graph, each before those it was computed from."""
+    """Return all nodes of the graph, each before its inputs."""
     seen, done = {output}, []
     stack = [(output, iter(_inputs(output)))]
     while stack:
@@ -131,9 +180,9 @@ def _from_output(output: Any) -> list[Any]:
 
 
 def _stations(order: list[Any], source: Any) -> dict[Any, int]:
-    """The nodes on every path from ``source`` to the output, numbered from ``source`` on.
+    """Number the nodes on every path from ``source`` to the output, from ``source`` on.
 
-    They are those that as many paths lead through as there are at all.
+    A node is on every path if the number of paths through it equals the total number of paths.
     """
     to_source = {}
     for node in reversed(order):
@@ -149,7 +198,7 @@ def _stations(order: list[Any], source: Any) -> dict[Any, int]:
 
 
 def _uses(order: list[Any], stations: dict[Any, int]) -> dict[Any, tuple[int, int]]:
-    """The first and the last station that each node which is none itself leads to."""
+    """Return the first and the last station behind each node that is no station."""
     uses: dict[Any, tuple[int, int]] = {}
     for node in order:
         first = last = stations.get(node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,24 @@ def channel_statistics(
 def register_statistics(
     module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, *, in_chans: int
 ) -> None:
-    """Give a module the buffers ``mean`` and ``std`` of `channel_statistics`, which are not saved."""
+    """Give a module the buffers ``mean`` and ``std`` of `channel_statistics`, which are not saved.
+
+    If neither is given, `statistics_of_data` can fill them later.
+    """
+    module.takes_statistics = mean is None and std is None
     for name, values in zip(("mean", "std"), channel_statistics(mean, std, in_chans=in_chans), strict=True):
         module.register_buffer(name, values, persistent=False)
+
+
+def statistics_of_data(module: nn.Module, data: object) -> None:
+    """Fill the buffers of `register_statistics` with ``mean`` and ``std`` of a datamodule, unless they were given.
+
+    Raises:
+        InputError: If the datamodule's values do not fit the number of channels.
+    """
+    mean, std = getattr(data, "mean", None), getattr(data, "std", None)
+    if not module.takes_statistics or mean is None or std is None:
+        return
+    buffers: dict[str, Any] = dict(module.named_buffers(recurse=False))
+    for name, values in zip(("mean", "std"), channel_statistics(mean, std, in_chans=len(buffers["mean"])), strict=True):
+        buffers[name].copy_(values)

@@ -16,7 +16,7 @@ from .network_trace import Call, Trace, trace
 
 
 class LocalUnit(nn.Sequential):
-    """A piece of a network between two cuts: the network's own layers, not copies of them.
+    """A piece of a network between two cuts, made of the network's own layers.
 
     Args:
         name: Name of the layer whose output ends the unit, as in ``network.named_modules()``.
@@ -24,8 +24,8 @@ class LocalUnit(nn.Sequential):
             later, so what outlives the cutting keeps `layer_names`.
         inputs: Shape of its input, batch included.
         outputs: Shape of its output, batch included.
-        station: Where it ends in the network's trace.
-        complete: Whether ``layers`` are all there is to it; False if the network computes something between them.
+        station: Place of its end in the network's trace.
+        obstacle: Why ``layers``, called one after the other, are not the unit; empty if they are.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class LocalUnit(nn.Sequential):
         inputs: tuple[int, ...],
         outputs: tuple[int, ...],
         station: int,
-        complete: bool,
+        obstacle: str = "",
     ) -> None:
         super().__init__(*layers.values())
         self.name = name
@@ -44,7 +44,12 @@ class LocalUnit(nn.Sequential):
         self.inputs = inputs
         self.outputs = outputs
         self.station = station
-        self.complete = complete
+        self.obstacle = obstacle
+
+    @property
+    def complete(self) -> bool:
+        """Whether the layers, called one after the other, are the unit."""
+        return not self.obstacle
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,38 @@ class Partition:
     tail: LocalUnit
     """From the last unit's output to the logits."""
     parameter_stations: dict[str, int]
-    """The station that each parameter is first used before."""
+    """The station behind the first use of each parameter."""
+    is_chain: bool
+    """Whether the network, in training too, is all its units' layers and its tail's called one after the other."""
+    stem_in_first: bool
+    """Whether the first unit of the user's choice holds a block behind the stem."""
+
+    def module_layers(self, last_units: Sequence[int]) -> list[list[str]]:
+        """Return the names of the layers of each module, the last one's to the logits.
+
+        Args:
+            last_units: The last unit of each module but the last.
+        """
+        begins, ends = [0, *(last + 1 for last in last_units)], [*(last + 1 for last in last_units), len(self.units)]
+        layers = [
+            [name for unit in self.units[begin:end] for name in unit.layer_names]
+            for begin, end in zip(begins, ends, strict=True)
+        ]
+        layers[-1] += self.tail.layer_names
+        return layers
+
+    def parameter_modules(self, last_units: Sequence[int]) -> dict[str, int]:
+        """Return the module of each used parameter by name, and by the name of the layer that holds it.
+
+        Args:
+            last_units: The last unit of each module but the last.
+        """
+        ends = [self.units[last].station for last in last_units]
+        modules: dict[str, int] = {}
+        for name, station in self.parameter_stations.items():
+            module, layer = sum(end < station for end in ends), name.rpartition(".")[0]
+            modules |= {name: module, layer: max(module, modules.get(layer, 0))}
+        return modules
 
 
 def local_units(
@@ -68,10 +104,10 @@ def local_units(
 def partition(network: nn.Module, images: Tensor | None = None, *, names: Sequence[str] | None = None) -> Partition:
     """Cut a network into units: its stem, then one for each block.
 
-    The network is run once, in evaluation mode. A block ends where everything behind it depends on its output alone.
-    What lies between two blocks, such as the down-sampling of a stage, belongs to the second; what lies behind the
-    last, to the tail. In a network without blocks, such as VGG, a unit is a layer with weights and what is between
-    it and the next.
+    The network is run once in evaluation mode and once in training mode. A block ends where everything behind it
+    depends on its output alone. Layers between two blocks, such as the down-sampling of a stage, belong to the second;
+    layers behind the last, to the tail. In a network without blocks, such as VGG, a unit is a layer with weights and
+    the layers up to the next.
 
     Args:
         network: Maps images to logits.
@@ -98,40 +134,37 @@ def partition(network: nn.Module, images: Tensor | None = None, *, names: Sequen
     for end in ends:
         assert end.end is not None
         assert end.outputs is not None
-        layers = _tiles(passed, station, end.end)
+        layers, obstacle = _tiles(passed, station, end.end)
         units.append(
             LocalUnit(
                 end.name,
-                layers or {},
+                {} if obstacle else layers,
                 inputs=shape,
                 outputs=end.outputs,
                 station=end.end,
-                complete=layers is not None,
+                obstacle=obstacle,
             )
         )
         station, shape = end.end, end.outputs
-    rest = _tiles(passed, station, passed.length)
-    tail = LocalUnit(
-        "",
-        rest if rest is not None else _tiles(passed, station, passed.length, as_far_as_possible=True) or {},
-        inputs=shape,
-        outputs=(),
-        station=passed.length,
-        complete=rest is not None,
-    )
-    return Partition(units, tail, passed.parameter_stations)
+    rest, obstacle = _tiles(passed, station, passed.length)
+    tail = LocalUnit("", rest, inputs=shape, outputs=(), station=passed.length, obstacle=obstacle)
+    layers = [name for unit in (*units, tail) for name in unit.layer_names]
+    is_chain = all(unit.complete for unit in (*units, tail))
+    is_chain = is_chain and trace(network, images, training=True).is_chain(layers)
+    stem_in_first = names is not None and _is_composite(ends[0].module) and _has_weights_before(passed, ends[0])
+    return Partition(units, tail, passed.parameter_stations, is_chain, stem_in_first)
 
 
 # -- finding units -----------------------------------------------------------------------------------------------------
 
 
 def _can_end(call: Call, passed: Trace) -> bool:
-    """Whether the network can be cut after a layer."""
+    """Return whether the network can be cut after a layer."""
     return call.end is not None and call.times == 1 and call.end not in passed.shared and call.end > 0
 
 
 def _found(network: nn.Module, passed: Trace) -> list[Call]:
-    """The layers that end units."""
+    """Return the layers that end units."""
     search = _Search(passed, _solid_classes(network, passed))
     search.pieces(network, "")  # once to see which classes hold blocks
     blocks, before = search.blocks(network)
@@ -149,7 +182,7 @@ def _found(network: nn.Module, passed: Trace) -> list[Call]:
 
 
 class _Search:
-    """Looks for the blocks of a network.
+    """Search for the blocks of a network.
 
     Args:
         passed: The network's trace.
@@ -163,7 +196,7 @@ class _Search:
         self.holders: set[type] = set()
 
     def blocks(self, network: nn.Module) -> tuple[list[Call], list[Call]]:
-        """The layers that end blocks, and those before the first block, in order."""
+        """Return the layers that end blocks, and the layers before the first block, in order."""
         pieces = sorted(self.pieces(network, ""), key=lambda piece: piece[0].order)
         blocks = [call for call, is_block in pieces if is_block and call.end != self.passed.length]
         if not blocks:
@@ -178,7 +211,7 @@ class _Search:
         return blocks, before
 
     def pieces(self, module: nn.Module, name: str) -> list[tuple[Call, bool]]:
-        """The layers that a module is a chain of, as far as they can end a unit, and whether each is a block."""
+        """Return the layers of a module that can end a unit, and whether each is a block."""
         found: list[tuple[Call, bool]] = []
         direct: list[Call] = []
         split = False
@@ -199,7 +232,7 @@ class _Search:
         for call in direct:
             several = kinds[type(call.module)] > 1
             if _is_composite(call.module):
-                # Beside a list of blocks a single layer is what leads to them, e.g. a down-sampling.
+                # Next to a list of blocks a single layer leads to them, e.g. a down-sampling.
                 is_block = bool(listed) or ((several or type(module) in self.holders) and not split)
             else:
                 is_block = self.leaves and isinstance(call.module, _WEIGHTED) and several
@@ -217,7 +250,7 @@ _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def _solid_classes(network: nn.Module, passed: Trace) -> set[type]:
-    """Classes of blocks: one with a shortcut past its layers makes all of its class one piece."""
+    """Return the classes of blocks: a shortcut past one block's layers makes all blocks of its class one piece."""
     solid: set[type] = set()
     for name, module in network.named_modules():
         call = passed.calls.get(name)
@@ -233,7 +266,7 @@ def _solid_classes(network: nn.Module, passed: Trace) -> set[type]:
 
 
 def _with_followers(starts: list[Call], pieces: list[Call], passed: Trace) -> list[Call]:
-    """The last of the layers without weights of their own that follow each layer with weights."""
+    """Return, for each layer with weights, the last of the layers without weights behind it."""
     ends = []
     for start, following in zip(starts, [*starts[1:], None], strict=True):
         end = start
@@ -250,7 +283,7 @@ def _with_followers(starts: list[Call], pieces: list[Call], passed: Trace) -> li
 
 
 def _named(network: nn.Module, passed: Trace, names: Sequence[str]) -> list[Call]:
-    """The layers of the user's choice."""
+    """Return the layers of the user's choice."""
     chosen: list[Call] = []
     modules = dict(network.named_modules())
     names = [names] if isinstance(names, str) else names
@@ -297,18 +330,43 @@ def _why_not(passed: Trace) -> str:
     return f"after {call.name}, for one, {_reason(call, passed)}"
 
 
-def _tiles(passed: Trace, start: int, end: int, *, as_far_as_possible: bool = False) -> dict[str, nn.Module] | None:
-    """Return the largest layers that together lead from one station to another, or None if there are no such."""
+def _has_weights_before(passed: Trace, end: Call) -> bool:
+    first = min(
+        (station for name, station in passed.parameter_stations.items() if name.startswith(f"{end.name}.")), default=0
+    )
+    return any(station < first for station in passed.parameter_stations.values())
+
+
+def _tiles(passed: Trace, start: int, end: int) -> tuple[dict[str, nn.Module], str]:
+    """Return the largest layers that lead from one station to another, and why there are no more of them, or ""."""
     layers: dict[str, nn.Module] = {}
     while start != end:
-        fitting = [
+        starting = [
             call
             for call in passed.calls.values()
             if call.start == start and call.end is not None and start < call.end <= end and call.times == 1
         ]
-        if not fitting:
-            return layers if as_far_as_possible else None
-        largest = max(fitting, key=lambda call: (call.end or 0, call.order))
+        fitting = [call for call in starting if not call.extras]
+        largest = max(fitting, key=lambda call: (call.end or 0, call.order), default=None)
+        layers |= _without_effect(passed, start, [*layers, largest.name] if largest else [*layers])
+        if largest is None:
+            if starting:
+                return layers, f"{starting[-1].name} takes {' and '.join(starting[-1].extras)} besides the features"
+            return layers, "the network computes something between its layers"
         layers[largest.name] = largest.module
         start = largest.end or 0
-    return layers
+    if end == passed.length:
+        layers |= _without_effect(passed, end, [*layers])
+    return layers, ""
+
+
+def _without_effect(passed: Trace, station: int, tiles: list[str]) -> dict[str, nn.Module]:
+    """Return the layers at a station that do nothing in evaluation mode, such as dropout, outside of other layers."""
+    found: dict[str, nn.Module] = {}
+    calls = [call for call in passed.calls.values() if call.start == call.end == station and call.times == 1]
+    # An outer layer ends after its inner ones.
+    for call in sorted(calls, key=lambda call: call.order, reverse=True):
+        inside = any(call.name.startswith(f"{outer}.") for outer in (*tiles, *found))
+        if not inside and not call.extras and not isinstance(call.module, nn.Identity):
+            found[call.name] = call.module
+    return dict(reversed(found.items()))

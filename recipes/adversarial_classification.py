@@ -19,7 +19,7 @@ from ..modules.errors import InputError
 from ..modules.evaluation_mode import evaluation_mode
 from ..modules.losses import kd_loss
 from ..modules.networks import arranged
-from ..modules.normalised import Normalised, register_statistics
+from ..modules.normalised import Normalised, register_statistics, statistics_of_data
 from ..modules.sampling import run_seed
 from ..modules.second_batch_norm import SecondBatchNorm
 from .classification import Classification, _classes
@@ -41,9 +41,9 @@ class AdversarialClassification(Classification):
         network: A timm name, ours (``cifar_resnet32``, ``convnet``, …) among them, or a module that maps images to
             logits ``(N, num_classes)``.
         num_classes: Number of classes; on the command line it comes from the data.
-        mean: What the data subtracts from each channel of its pixels; on the command line it comes from the data. None
-            is 0, for images in pixel units.
-        std: What it then divides each channel by; on the command line it comes from the data. None is 1.
+        mean: Mean that the data subtracts from each channel of its pixels. If neither ``mean`` nor ``std`` is given,
+            both come from the trainer's datamodule, or are 0 and 1 without one.
+        std: Standard deviation that the data then divides each channel by.
         attack: Makes the training images, from images in [0, 1]. None is `PGD` with its own defaults, started as
             TRADES does where ``trades_beta`` is not 0.
         attack_loss: What the training attack raises: the cross-entropy with the labels ("cross_entropy"), the
@@ -127,6 +127,11 @@ class AdversarialClassification(Classification):
     def pixel_network(self) -> Normalised:
         """The network for images in pixel units, made of parts of the recipe."""
         return Normalised(self.network, self.mean, self.std, memory_format=self.memory_format)
+
+    def setup(self, stage: str) -> None:
+        """Take mean and std from the datamodule where they were not given."""
+        super().setup(stage)
+        statistics_of_data(self, getattr(self.trainer, "datamodule", None))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch, as a scalar."""

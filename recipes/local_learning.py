@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ..modules.auxiliary import Auxiliary, Cut, LocalBatch, LocalHead
+from ..modules.auxiliary import Auxiliary, Cut, LocalHead
 from ..modules.auxiliary._base import check_auxiliary
 from ..modules.auxiliary._maps import channels_are_last
-from ..modules.checks import at_least
 from ..modules.errors import InputError
 from ..modules.gradient_reduction import GradientReduction
 from ..modules.networks import arranged
-from ..modules.normalised import register_statistics
+from ..modules.normalised import register_statistics, statistics_of_data
 from ..modules.partition import Partition, partition
+from ..modules.running_means import RunningMeans
 from ..modules.strategies import keeps_weights_whole
+from ._local_checks import check_pixels, check_stepping_apart, check_trainer_for_steps, last_units
+from ._module_losses import ModuleBatch, call, compiled, module_losses
 from .classification import Classification
 
 
@@ -36,11 +36,15 @@ class LocalLearning(Classification):
     in checkpoints but not part of ``network``: evaluation, prediction and export know nothing of them. Every head is
     trained by the ``objective``, with the sample weights of a callback.
 
+    A network that is a plain chain of its units is run unit by unit. Any other network is run as a whole, with hooks
+    behind its modules.
+
     The gradients of all modules meet in one step of one optimizer, so accumulation, precision and schedules
     are Lightning's own. ``trainer.gradient_clip_val`` clips each module by itself, as a common norm would couple them.
     Under DDP the gradients of each module are averaged while the next is at work.
 
-    Logged as by `Classification`, and ``train/local_loss``, the mean of the heads' losses.
+    Logged as by `Classification`, and once an epoch ``train/local_loss_0``, … for each head; ``train/local_loss`` is
+    their mean.
 
     Args:
         network: A timm name, ours (``cifar_resnet32``, ``convnet``, …) among them, or a module that maps images to
@@ -53,15 +57,19 @@ class LocalLearning(Classification):
         units: The units by the names of the layers that end them, as in ``network.named_modules()`` and in order; a
             name may be a regular expression for several, e.g. ``["blocks\.\d+"]``. None finds them.
         step_per_module: Step and forget the gradients of each module as soon as it is done, which saves the memory of
-            the others' and changes nothing else. Not with accumulation, fp16 or heads that read other modules.
-        mean: What the data subtracts from each channel of its pixels, for heads that reconstruct the pixels; on the
-            command line it comes from the data. None is 0.
-        std: What it then divides each channel by; on the command line it comes from the data. None is 1.
+            the others' and gives the same weights. Refused for accumulation, fp16, heads that read other modules,
+            objectives with parameters, and optimizers whose steps on two parameters are not two separate steps, such
+            as Lamb and Lookahead.
+        mean: Mean that the data subtracts from each channel of its pixels, for heads that reconstruct the pixels. If
+            neither ``mean`` nor ``std`` is given, both come from the trainer's datamodule, or are 0 and 1 without one.
+        std: Standard deviation that the data then divides each channel by.
+        compile: Run each module with its head through `torch.compile`, as one function. Only for networks that are
+            run unit by unit.
         options: All other arguments of `Classification`.
 
     Raises:
         InputError: If the network cannot be cut, or not like this, a head cannot stand where it is to, or an option of
-            `Classification` does not go with cuts.
+            `Classification` or the optimizer does not go with cuts.
     """
 
     _objects = (*Classification._objects, "auxiliary")
@@ -80,18 +88,25 @@ class LocalLearning(Classification):
         step_per_module: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        compile: bool = False,  # noqa: A002, as in Classification
         **options: Any,
     ) -> None:
-        super().__init__(network, num_classes, **options)
+        super().__init__(network, num_classes, compile=compile, **options)
         image_size = options.get("image_size")
         self.auxiliary = auxiliary
         self.step_per_module = step_per_module
         register_statistics(self, mean, std, in_chans=self.in_chans)
         self.heads = nn.ModuleList()
-        self._cuts: list[tuple[nn.Module, LocalHead]] = []
-        self._groups: list[list[str]] = []
+        # Names and no layers, as any layer may be replaced later: SyncBatchNorm takes the place of other norms.
+        self._cuts: list[str] = []
+        self._layers: list[list[str]] = []
+        self._is_chain = False
+        self._around: set[str] = set()
+        self._modules_of: dict[str, int] = {}
+        self._reached: set[int] = set()
+        self._compile_modules = False
         self._reduction = GradientReduction()
-        self._local_losses: list[Tensor] = []
+        self._local_means = RunningMeans()
         if num_modules == 1:
             return
         if auxiliary is None:
@@ -101,9 +116,6 @@ class LocalLearning(Classification):
             raise InputError(
                 f"image_size must be given, as the heads are made for the shapes of the features, but is {image_size}"
             )
-        if self._compile:
-            rank_zero_warn("compile is off, as a network that is cut cannot be compiled")
-            self._compile = False
         if getattr(self.objective, "student", None) is not None:
             raise InputError(
                 f"{self.objective.title} reads features of the whole network, which local heads do not have: choose an"
@@ -113,14 +125,18 @@ class LocalLearning(Classification):
             raise InputError(
                 f"step_per_module does not go with {type(auxiliary).__name__}, whose heads read other modules' weights"
             )
+        if step_per_module:
+            check_stepping_apart(self.optimizer, self.objective)
         parts = partition(self.network, torch.zeros(2, self.in_chans, image_size, image_size), names=units)
-        last_units = _last_units(len(parts.units), num_modules, units_per_module, auxiliary.kept_units)
-        self._build(parts, auxiliary, last_units, image_size)
+        ends = last_units(parts, num_modules, units_per_module, auxiliary.kept_units)
+        self._build(parts, auxiliary, ends, image_size)
+        self._compile_modules, self._compile = self._compile and self._is_chain, False
+        if compile and not self._compile_modules:
+            rank_zero_warn("compile is off, as the network computes something between its units")
 
     def _build(self, parts: Partition, auxiliary: Auxiliary, last_units: list[int], image_size: int) -> None:
         """Make the heads, and say which parameters belong to which module."""
         hint = str(getattr(self.network, "output_fmt", ""))
-        modules = dict(self.network.named_modules())
         inputs: tuple[int, ...] = (2, self.in_chans, image_size, image_size)
         for index, last in enumerate(last_units):
             unit = parts.units[last]
@@ -141,22 +157,33 @@ class LocalLearning(Classification):
             if self.memory_format is torch.channels_last:
                 head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.heads.append(head)
-            self._cuts.append((modules[unit.name], head))
+            self._cuts.append(unit.name)
+            self._modules_of[f"heads.{index}"] = index
             inputs = unit.outputs
-        stations = [parts.units[last].station for last in last_units]
-        self._groups = [
-            [f"heads.{index}.{name}" for name, _ in head.named_parameters()] for index, head in enumerate(self.heads)
-        ] + [[]]
-        for name, _ in self.network.named_parameters():
-            # What no gradient reaches belongs to nobody, and DDP says so.
-            station = parts.parameter_stations.get(name, parts.tail.station)
-            self._groups[sum(end < station for end in stations)].append(f"network.{name}")
-        self._groups[-1] += [f"objective.{name}" for name, _ in self.objective.named_parameters()]
+        self._is_chain = parts.is_chain
+        if parts.is_chain:
+            self._layers = parts.module_layers(last_units)
+            for name in (name for names in self._layers for name in names):
+                words = name.split(".")
+                self._around |= {".".join(words[:length]) for length in range(len(words))}
+        self._modules_of |= {f"network.{name}": index for name, index in parts.parameter_modules(last_units).items()}
 
     @property
     def num_modules(self) -> int:
         """Number of gradient-isolated modules."""
         return len(self.heads) + 1
+
+    @property
+    def _groups(self) -> list[list[str]]:
+        """Names of the parameters of each module and its head. Parameters without a module are the last one's."""
+        groups: list[list[str]] = [[] for _ in range(self.num_modules)]
+        names = [name for name, _ in self.named_parameters()]
+        for name in sorted(names, key=lambda name: not name.startswith("heads.")):
+            owner = name  # or its layer, where the parameter has got another name since
+            while owner and owner not in self._modules_of:
+                owner = owner.rpartition(".")[0]
+            groups[self._modules_of.get(owner, len(self.heads))].append(name)
+        return groups
 
     def module_parameters(self, index: int) -> list[nn.Parameter]:
         """The trained parameters of one module and its head."""
@@ -166,34 +193,36 @@ class LocalLearning(Classification):
     def setup(self, stage: str) -> None:
         """Check that the trainer can do this, and tell DDP which gradients are none of its business."""
         super().setup(stage)
+        statistics_of_data(self, getattr(self.trainer, "datamodule", None))
         if stage != "fit" or not self.heads:
             return
-        strategy, precision = self.trainer.strategy, str(self.trainer.precision)
-        if not keeps_weights_whole(strategy):
+        if not keeps_weights_whole(self.trainer.strategy):
             raise InputError(
-                f"strategy {type(strategy).__name__} does not go with LocalLearning: use one device or ddp"
+                f"strategy {type(self.trainer.strategy).__name__} does not go with LocalLearning: use one device or ddp"
             )
-        if self.step_per_module and (self.trainer.accumulate_grad_batches > 1 or precision == "16-mixed"):
-            raise InputError(
-                "step_per_module does not go with accumulate_grad_batches or precision 16-mixed, which look at all"
-                " gradients at once: leave one of them out"
-            )
-        late = [type(callback).__name__ for callback in self.trainer.callbacks if _looks_at_gradients(callback)]  # type: ignore[attr-defined]
-        if self.step_per_module and late:
-            raise InputError(
-                f"step_per_module does not go with {late[0]}, which looks at all gradients before the step: leave one"
-                " of them out"
-            )
+        if self.step_per_module:
+            check_trainer_for_steps(self.trainer, self.network)
         # DDP would wait for gradients that are there before its own backward pass begins.
         self._ddp_params_and_buffers_to_ignore = [name for group in self._groups[:-1] for name in group]
 
     def on_fit_start(self) -> None:
         """Let all processes begin with the same weights; DDP sees to those of the last module."""
-        self._parameters_of = [self.module_parameters(index) for index in range(len(self._groups))]
+        self._parameters_of = [self.module_parameters(index) for index in range(self.num_modules)]
+        self._reached.clear()
         if self.heads and self.trainer.world_size > 1:
             named = dict(self.named_parameters())
             for name in self._ddp_params_and_buffers_to_ignore:
                 dist.broadcast(named[name].data, src=0)
+
+    def on_train_epoch_start(self) -> None:
+        """Begin new means."""
+        super().on_train_epoch_start()
+        self._local_means.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means."""
+        super().on_train_epoch_end()
+        self.log_dict(self._local_means.compute(), sync_dist=True)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of the last module, as a scalar; the others have had their backward pass."""
@@ -206,51 +235,97 @@ class LocalLearning(Classification):
             return super()._training_losses(images, labels)
         images = arranged(images, self.memory_format)
         context = self._context(images, labels)
-        classify = partial(self.objective, labels=labels, context=context)
-        with self._isolated(classify, images, labels):
-            logits = self(images)
+        known = ModuleBatch(self.objective, labels, context, images, self.mean, self.std)
+        local: list[Tensor] = []
+        if self._is_run_by_units():
+            inputs = images
+            for index, head in enumerate(self.heads):
+                # No name is given to the module's features, which would keep them while the next module runs.
+                forward = self._function(module_losses, index)
+                inputs = self._learnt(index, *forward(self._named_layers(index), head, inputs, known), local)
+            logits = self._function(call, len(self.heads))(self._named_layers(-1), inputs)
+        else:
+            logits = self._run_with_hooks(images, known, local)
         losses, terms = self.objective.parts(logits, labels, context)
-        local, self._local_losses = torch.stack(self._local_losses), []
         if self.rehearsing:
             # The callback takes the gradients by itself, all at once: each module's are still those of its own loss.
-            return logits, losses + local.sum(0), terms
-        return logits, losses, {**terms, "local_loss": local}
+            return logits, losses + torch.stack(local).sum(0), terms
+        self._local_means.update({f"train/local_loss_{index}": mean for index, mean in enumerate(local)}, len(images))
+        return logits, losses, {**terms, "local_loss": torch.stack(local)}
 
-    @contextlib.contextmanager
-    def _isolated(self, classify: Any, images: Tensor, labels: Tensor) -> Iterator[None]:
-        """Train each module but the last as soon as it is done."""
-        self._local_losses, inputs = [], images
+    def _checked(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
+        first = stage not in self._seen_stages
+        images, labels = super()._checked(batch, stage)
+        if first and stage == "train" and any(getattr(part, "reads_pixels", False) for part in self.heads.modules()):
+            check_pixels(images, self.mean, self.std)
+        return images, labels
 
-        def learn(index: int, head: LocalHead, layer: nn.Module, args: Any, features: Tensor) -> Tensor:
+    def _named_layers(self, index: int) -> list[nn.Module]:
+        """The layers of one module, as they are now."""
+        return [self.network.get_submodule(name) for name in self._layers[index]]
+
+    def _function(self, function: Callable[..., Any], index: int) -> Callable[..., Any]:
+        """The function for one module, compiled where that was asked for."""
+        return compiled(function, index) if self._compile_modules else function
+
+    def _is_run_by_units(self) -> bool:
+        """Whether the network is a chain of its units and nobody listens to the layers around the units."""
+        around = (self.network.get_submodule(name) for name in self._around)
+        return self._is_chain and not any(m._forward_hooks or m._forward_pre_hooks for m in around)
+
+    def _run_with_hooks(self, images: Tensor, known: ModuleBatch, local: list[Tensor]) -> Tensor:
+        """Run the network as a whole, with hooks that train each module as soon as it is done."""
+        inputs = images
+
+        def hook(index: int, head: LocalHead, layer: nn.Module, args: Any, features: Tensor) -> Tensor:
             nonlocal inputs
-            batch = LocalBatch(classify, labels, images, lambda: images * self.std + self.mean, inputs)
-            losses = head(features, batch)
-            if self.rehearsing:
-                self._local_losses.append(losses)
-            else:
-                loss = self.reduce(losses, mixing_ratio=self._mixing_ratio)
-                self._local_losses.append(loss.detach())
-                if loss.requires_grad:
-                    self._learn(index, loss)
-            inputs = features.detach()
+            if index != len(local):
+                raise InputError(
+                    f"the layer {self._cuts[index]} was run twice or out of turn: switch off the network's gradient"
+                    " checkpointing, or name other units"
+                )
+            inputs = self._learnt(index, features, head(features, known.local(inputs)), local)
             return inputs
 
-        handles = [
-            layer.register_forward_hook(partial(learn, index, head)) for index, (layer, head) in enumerate(self._cuts)
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        with contextlib.ExitStack() as stack:
+            for index, (name, head) in enumerate(zip(self._cuts, self.heads, strict=True)):
+                layer = self.network.get_submodule(name)
+                stack.callback(layer.register_forward_hook(partial(hook, index, head)).remove)
+            logits = self(images)
+        if len(local) != len(self.heads):
+            raise InputError(
+                f"only {len(local)} of {len(self.heads)} modules were trained in this step, as the network did not run"
+                f" the layer {self._cuts[len(local)]}: build LocalLearning after the network is changed"
+            )
+        return logits
+
+    def _learnt(self, index: int, features: Tensor, losses: Tensor, local: list[Tensor]) -> Tensor:
+        """Train one module by its losses ``(N,)``, add them to ``local``, and return the next module's input."""
+        if not features.requires_grad and not self.rehearsing:
+            self._check_reached(index)
+        if self.rehearsing:
+            local.append(losses)
+        else:
+            loss = self.reduce(losses, mixing_ratio=self._mixing_ratio)
+            local.append(loss.detach())
+            if loss.requires_grad:
+                self._learn(index, loss)
+        return features.detach()
 
     def _learn(self, index: int, loss: Tensor) -> None:
         """The backward pass of one module. Callbacks see nothing of it, as theirs is one a step."""
         trainer = self.trainer
+        if self.step_per_module and trainer.accumulate_grad_batches > 1:
+            raise InputError(
+                "step_per_module does not go with accumulation, which a callback switched on: leave one out"
+            )
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         loss = loss / trainer.accumulate_grad_batches
         with torch.autocast(loss.device.type, enabled=False):
             (loss if scaler is None else scaler.scale(loss)).backward()
+        if index not in self._reached:
+            self._check_reached(index)
+            self._reached.add(index)
         parameters = self._parameters_of[index]
         if trainer.world_size > 1 and not trainer.fit_loop._should_accumulate():
             self._reduction.start(parameters)
@@ -263,6 +338,17 @@ class LocalLearning(Classification):
             optimizer.zero_grad()
 
     _parameters_of: list[list[nn.Parameter]]
+
+    def _check_reached(self, index: int) -> None:
+        """Refuse a module with trained weights that its backward pass does not reach."""
+        named = dict(self.network.named_parameters())
+        names = (name.removeprefix("network.") for name in self._groups[index] if name.startswith("network."))
+        missing = [name for name in names if named[name].requires_grad and named[name].grad is None]
+        if missing:
+            raise InputError(
+                f"no gradient of the module that ends with {self._cuts[index]} reaches {missing[0]}: switch the"
+                " network's gradient checkpointing off, or use use_reentrant=False, or freeze these weights"
+            )
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """The backward pass of the last module; afterwards the gradients of all are there."""
@@ -310,30 +396,3 @@ class LocalLearning(Classification):
         if not self.heads:
             state_dict = {key: value for key, value in state_dict.items() if not key.startswith("heads.")}
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
-
-
-def _looks_at_gradients(callback: Callback) -> bool:
-    """Whether a callback has something to do between a backward pass and the step."""
-    hooks = ("on_after_backward", "on_before_optimizer_step")
-    overridden = any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
-    return overridden or isinstance(callback, GradientAccumulationScheduler)
-
-
-def _last_units(units: int, num_modules: int | None, units_per_module: int, kept: int) -> list[int]:
-    """The last unit of each module but the last module.
-
-    Raises:
-        InputError: If there are too few units.
-    """
-    if num_modules is not None:
-        if not 1 <= num_modules <= units:
-            raise InputError(f"num_modules must lie in 1..{units}, the units of the network, but is {num_modules}")
-        return [-(-units * module // num_modules) - 1 for module in range(1, num_modules)]
-    at_least(1, units_per_module=units_per_module)
-    last = list(range(units_per_module - 1, units - kept, units_per_module))
-    if not last:
-        raise InputError(
-            f"the network has {units} units, of which the last {kept} stay together, so no cut is left: lower the depth"
-            f" of the heads or units_per_module ({units_per_module}), or give num_modules, or name more units"
-        )
-    return last

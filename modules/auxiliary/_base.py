@@ -64,6 +64,9 @@ class LocalBatch:
 class LocalHead(nn.Module):
     """Trains one module: maps its features to a loss per sample. It is no part of the deployed network."""
 
+    reads_pixels: bool = False
+    """Whether it reads the images in [0, 1], for which the recipe must know the data's mean and std."""
+
     def forward(self, features: Tensor, batch: LocalBatch) -> Tensor:
         """Losses ``(N,)`` of the module's features.
 

@@ -32,8 +32,8 @@ def check_copied(unit: LocalUnit, who: str) -> None:
     """Refuse a unit that is more than its layers."""
     if not unit.complete:
         raise InputError(
-            f"{who} copies units of the network, but {unit.name} cannot be copied: the network computes something"
-            " between its layers. Choose DGL, or other units"
+            f"{who} copies units of the network, but the unit {unit.name} cannot be copied: {unit.obstacle}. Choose"
+            " DGL, or other units"
         )
 
 

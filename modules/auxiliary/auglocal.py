@@ -122,12 +122,12 @@ def _basic_block(unit: LocalUnit) -> bool:
 
 
 def _basic_blocks(width: int, units: list[LocalUnit]) -> list[nn.Module]:
-    """Blocks of the units' widths; each halving that a width asks for is done by it or a later one."""
+    """Return blocks of the units' widths; each halving that a larger width asks for is done by it or a later block."""
     blocks: list[nn.Module] = []
     owed = 0
     for unit in units:
         wanted = unit.outputs[1]
-        owed += int(math.log2(wanted // width))
+        owed += int(math.log2(max(1, wanted // width)))
         stride = 2 if owed > 0 else 1
         owed -= stride - 1
         blocks.append(BasicBlock(width, wanted, stride=stride))

@@ -113,6 +113,7 @@ class InfoProHead(LocalHead):
         self.maps = maps
         # What has no weight has no gradient either, which DDP and checkpoints are spared.
         self.decoder = decoder if reconstruction else None
+        self.reads_pixels = bool(reconstruction)
         self.layers = layers if task else None
         self.reconstruction = reconstruction
         self.task = task

@@ -349,9 +349,16 @@ def test_statistics_that_do_not_fit_are_refused():
 
 
 def test_images_that_are_no_pixels_are_refused_by_their_first_batch():
-    model = AdversarialClassification(classification().network, 10, in_chans=1)
+    model = AdversarialClassification(classification().network, 10, in_chans=1, mean=[0.0], std=[1.0])
     with pytest.raises(InputError, match=r"must be the range of the pixels, but a val batch has pixels from -0\.8.*"):
         trainer(max_epochs=1, num_sanity_val_steps=1).fit(model, digits())
+
+
+def test_mean_and_std_come_from_the_datamodule():
+    model, data = AdversarialClassification(classification().network, 10, in_chans=1), digits()
+    trainer(max_epochs=1, limit_train_batches=1).fit(model, data)
+    assert model.mean.item() == pytest.approx(data.mean[0])
+    assert model.std.item() == pytest.approx(data.std[0])
 
 
 def test_a_weak_attack_is_warned_of():

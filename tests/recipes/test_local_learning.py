@@ -4,19 +4,21 @@ import copy
 import gc
 
 import pytest
+import timm.optim
 import torch
 from helpers import trainer, weights
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning_recipes.callbacks import AWP
-from lightning_recipes.modules.auxiliary import DGL, AugLocal
+from lightning_recipes.modules.auxiliary import DGL, MAN, AugLocal, InfoPro
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.losses import ATS, AttentionTransfer
 from lightning_recipes.modules.objectives import CrossEntropy, Distillation
 from lightning_recipes.recipes import Classification, LocalLearning
 from settings import digits, local, teacher
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 def fit(model, *, data=None, callbacks=(), **options):
@@ -101,7 +103,8 @@ class Live:
         key = storage.data_ptr()
         if key in self.known:
             return lambda: tensor
-        self.live[key] = self.live.get(key, [0, storage.nbytes()])
+        if not self.live.get(key, [0])[0]:  # memory may be used again by a storage of another size
+            self.live[key] = [0, storage.nbytes()]
         self.live[key][0] += 1
         self.peak = max(self.peak, self.now)
         return _Kept(self, key, tensor.detach())
@@ -330,15 +333,14 @@ def test_what_cannot_be_is_refused_when_it_is_built(arguments, message):
 @pytest.mark.parametrize(("modules", "blocks"), [(2, [6]), (4, [2, 6, 10]), (8, [0, 2, 4, 6, 8, 10, 12])])
 def test_modules_of_a_number_end_where_infopros_authors_end_them(modules, blocks):
     model = LocalLearning("cifar_resnet32", 10, auxiliary=DGL("linear"), num_modules=modules, image_size=32)
-    names = {module: name for name, module in model.network.named_modules()}
-    assert [names[layer] for layer, _ in model._cuts] == [f"blocks.{block}" for block in blocks]
+    assert model._cuts == [f"blocks.{block}" for block in blocks]
 
 
 def test_units_of_ones_own_end_modules():
     units = ["blocks.11", "blocks.25", "blocks.39", "blocks.53"]
     model = LocalLearning("cifar_resnet110", 10, auxiliary=DGL("linear"), units=units, image_size=32)
     assert model.num_modules == 4
-    assert [layer for layer, _ in model._cuts] == [model.network.get_submodule(name) for name in units[:3]]
+    assert model._cuts == units[:3]
 
 
 def test_features_of_the_whole_network_are_refused():
@@ -365,3 +367,198 @@ def test_steps_within_the_loop_refuse_what_looks_at_all_gradients(options):
 def test_steps_within_the_loop_refuse_callbacks_between_the_gradients_and_the_step(callback, message):
     with pytest.raises(InputError, match=message):
         fit(local(DGL("linear"), step_per_module=True), callbacks=[callback])
+
+
+class Blocks(nn.Module):
+    """A stem and blocks, called as ``kind`` says."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()) for _ in range(3))
+        self.classifier = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for index, block in enumerate(self.blocks):
+            if self.kind == "skip" and index == 1:
+                continue
+            if self.kind in ("reentrant", "checkpointed") and self.training:
+                x = checkpoint(block, x, use_reentrant=self.kind == "reentrant")
+            else:
+                x = block(x)
+            if self.kind == "noise":
+                x = nn.functional.dropout(x, 0.5, self.training)
+        return self.classifier(x.mean((2, 3)))
+
+
+def blocks(kind="plain", **arguments):
+    torch.manual_seed(0)
+    arguments = {"auxiliary": DGL("linear"), "in_chans": 1, "image_size": 8, **arguments}
+    return LocalLearning(Blocks(kind), 10, **arguments)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: local(AugLocal(1, merge_last=False), mixup=0.5),
+        lambda: local(MAN(DGL("linear"))),
+        lambda: LocalLearning("cifar_resnet8", 10, auxiliary=InfoPro(), num_modules=3, in_chans=1, image_size=8),
+        lambda: LocalLearning("cifar_wrn_16_2", 10, auxiliary=DGL("cnn"), in_chans=1, image_size=8),
+    ],
+)
+def test_a_chain_of_units_is_trained_unit_by_unit_bit_for_bit_as_with_hooks(build):
+    results = []
+    for chain in (True, False):
+        torch.manual_seed(0)
+        model, called = build(), []
+        assert model._is_chain
+        model.network.forward = lambda x, forward=model.network.forward, model=model, called=called: (
+            called.append(model.training) or forward(x)
+        )
+        if not chain:
+            model._layers, model._is_chain = [], False
+        fit(model, max_epochs=1)
+        # Training does not run the network as a whole, evaluation does.
+        assert (True in called, False in called) == (not chain, True)
+        results.append(weights(model))
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "cifar_resnet32", "cifar_wrn_16_2", "convnet", "cifar_vgg8"])
+def test_plain_networks_are_chains(name):
+    with torch.device("meta"):
+        model = LocalLearning(name, 10, auxiliary=DGL("linear"), image_size=64)
+    assert model._is_chain
+
+
+def test_computations_between_units_in_training_alone_are_not_left_out():
+    assert not blocks("noise")._is_chain
+    model = blocks()
+    fit(model, max_epochs=1)
+    assert not model._is_chain  # the mean is no layer
+
+
+def test_a_hook_around_units_is_still_called():
+    model, seen = local(DGL("linear")), []
+    model.network.blocks.register_forward_hook(lambda *args: seen.append(model.training))
+    fit(model, max_epochs=1, limit_val_batches=0)
+    assert seen == [True] * 3
+
+
+@pytest.mark.parametrize("chain", [True, False])
+def test_a_layer_that_is_replaced_after_the_cutting_is_trained(chain):
+    model = local(DGL("linear")) if chain else blocks()
+    assert model._is_chain == chain
+    model.network.blocks[0] = copy.deepcopy(model.network.blocks[0])
+    before = weights(model)
+    fit(model, max_epochs=1)
+    assert all(not torch.equal(before[name], value) for name, value in weights(model).items() if "weight" in name)
+    assert model.trainer.callback_metrics["train/local_loss_0"] > 0
+
+
+def test_parameters_under_new_names_stay_with_their_module():
+    model = local(DGL("linear"))
+    nn.utils.parametrizations.weight_norm(model.network.blocks[1][0])
+    assert "network.blocks.1.0.parametrizations.weight.original0" in model._groups[1]
+    fit(model, gradient_clip_val=0.05, max_epochs=1)
+
+
+def test_a_step_that_passes_a_module_by_is_an_error():
+    model = blocks()
+    model.network.kind = "skip"
+    with pytest.raises(InputError, match=r"only 2 of 3 modules .* the layer blocks\.1"):
+        fit(model, max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("reentrant", "reaches blocks.0.0.weight: switch"), ("checkpointed", "run twice")]
+)
+def test_checkpointed_blocks_are_an_error(kind, message):
+    with pytest.raises(InputError, match=message):
+        fit(blocks(kind), max_epochs=1)
+
+
+def test_frozen_modules_are_passed_through():
+    model = blocks()
+    for frozen in (model.network.stem, model.network.blocks[0]):
+        frozen.requires_grad_(False)
+    before = weights(model)
+    fit(model, max_epochs=1)
+    for name, value in weights(model).items():
+        if "weight" in name:
+            assert torch.equal(before[name], value) == name.startswith(("network.stem", "network.blocks.0"))
+
+
+@pytest.mark.parametrize("name", ["Lamb", "Adan", "Lookahead"])
+def test_steps_within_the_loop_refuse_optimizers_that_look_across_parameters(name):
+    def optimizer(parameters):
+        if name == "Lookahead":
+            return timm.optim.Lookahead(torch.optim.SGD(parameters, lr=0.01))
+        return getattr(timm.optim, name)(parameters, lr=0.01)
+
+    local(DGL("linear"), optimizer=optimizer)
+    with pytest.raises(InputError, match=f"step_per_module does not go with {name}"):
+        local(DGL("linear"), optimizer=optimizer, step_per_module=True)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.NAdam, torch.optim.Adafactor])
+def test_steps_within_the_loop_accept_optimizers_that_keep_to_each_parameter(optimizer):
+    results = []
+    for step_per_module in (False, True):
+        torch.manual_seed(0)
+        model = local(
+            DGL("linear"), optimizer=lambda p: optimizer(p, lr=0.01), lr_scheduler=None, step_per_module=step_per_module
+        )
+        fit(model, max_epochs=1)
+        results.append(weights(model))
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+def test_steps_within_the_loop_refuse_what_all_modules_share():
+    class Scaled(CrossEntropy):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+    with pytest.raises(InputError, match="step_per_module does not go with Scaled, as all modules train"):
+        local(DGL("linear"), objective=Scaled(), step_per_module=True)
+    model = LocalLearning("cifar_resnet8", 10, auxiliary=DGL("linear"), in_chans=1, image_size=8, step_per_module=True)
+    with pytest.raises(InputError, match="StochasticWeightAveraging and batch normalization"):
+        fit(model, callbacks=[StochasticWeightAveraging(0.05)])
+
+
+def test_mean_and_std_come_from_the_datamodule_unless_they_are_given():
+    data, seen = digits(), []
+    for arguments in ({}, {"mean": [0.31], "std": [0.38]}):
+        model = local(InfoPro(), **arguments)
+        fit(model, data=data, max_epochs=1)
+        seen.append((model.mean.flatten().tolist(), model.std.flatten().tolist()))
+    assert seen[0] == (pytest.approx(list(data.mean)), pytest.approx(list(data.std)))
+    assert seen[1] == (pytest.approx([0.31]), pytest.approx([0.38]))
+
+
+def test_images_that_are_no_pixels_are_refused_by_heads_that_rebuild_them():
+    images = torch.randn(32, 1, 8, 8)
+    loader = torch.utils.data.DataLoader([(images, torch.arange(32) % 10)], batch_size=None)
+    with pytest.raises(InputError, match=r"rebuild pixels in \[0, 1\], but \d\d% of a batch lie outside"):
+        trainer(max_epochs=1).fit(local(InfoPro()), loader)
+    trainer(max_epochs=1).fit(local(DGL("linear")), loader)
+
+
+def test_each_head_logs_its_loss():
+    model = local(DGL("linear"), optimizer=lambda p: torch.optim.SGD(p, lr=0.0), lr_scheduler=None)
+    logged = fit(model, max_epochs=1, limit_train_batches=1).callback_metrics
+    each = [float(logged[f"train/local_loss_{index}"]) for index in range(2)]
+    assert float(logged["train/local_loss"]) == pytest.approx(sum(each) / 2)
+    assert each[0] != each[1]
+    assert "train/local_loss_2" not in logged
+
+
+@pytest.mark.parametrize(("modules", "ends"), [(2, [6]), (4, [2, 6, 10]), (8, [0, 2, 4, 6, 8, 10, 12])])
+def test_modules_of_blocks_alone_end_where_mans_authors_end_them(modules, ends):
+    model = LocalLearning(
+        "cifar_resnet32", 10, auxiliary=MAN(), units=[r"blocks\.\d+"], num_modules=modules, image_size=32
+    )
+    assert model._cuts == [f"blocks.{block}" for block in ends]

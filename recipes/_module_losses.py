@@ -1,0 +1,59 @@
+"""One gradient-isolated module as a function: its layers, its head and the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..modules.auxiliary import LocalBatch, LocalHead
+
+
+class ModuleBatch(NamedTuple):
+    """A batch as all modules know it."""
+
+    objective: Any
+    labels: Tensor
+    context: Any
+    images: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def local(self, inputs: Tensor) -> LocalBatch:
+        """Return the batch as the head of the module with these inputs knows it."""
+        classify = partial(self.objective, labels=self.labels, context=self.context)
+        return LocalBatch(classify, self.labels, self.images, lambda: self.images * self.std + self.mean, inputs)
+
+
+def call(layers: Sequence[nn.Module], inputs: Tensor) -> Tensor:
+    """Return the output of layers that are called one after the other."""
+    for layer in layers:
+        inputs = layer(inputs)
+    return inputs
+
+
+def module_losses(
+    layers: Sequence[nn.Module], head: LocalHead, inputs: Tensor, batch: ModuleBatch
+) -> tuple[Tensor, Tensor]:
+    """Return the features of a module and its head's losses ``(N,)``."""
+    features = call(layers, inputs)
+    return features, head(features, batch.local(inputs))
+
+
+@cache
+def compiled(function: Callable[..., Any], index: int) -> Callable[..., Any]:
+    """Return a function compiled for one module.
+
+    Each module gets a copy of the code. For one code, torch limits the number of compilations, and it makes sizes
+    variable that differ between two calls, which makes slow kernels.
+
+    Args:
+        function: `module_losses` or `call`.
+        index: The module, from 0.
+    """
+    code = function.__code__.replace(co_name=f"{function.__name__}_{index}")
+    return torch.compile(FunctionType(code, function.__globals__, code.co_name, function.__defaults__))
