@@ -64,7 +64,7 @@ class Teacher:
         self.features.start()
         with torch.no_grad():
             logits = self.network(arranged(images, self.memory_format))
-        return logits, self.features.take()
+        return logits, self.features.maps()
 
     @property
     def dtype(self) -> torch.dtype:

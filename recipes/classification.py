@@ -280,6 +280,8 @@ class Classification(SampleWeighting, LightningModule):
         # Outside of a fit Lightning counts from 0, whatever the checkpoint says.
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
         self.objective.epoch = self.current_epoch if fitting else self._trained_epoch
+        if fitting:
+            self.objective.run_epochs = self._run_epochs()
         with torch.no_grad():
             return self.objective.context(images, labels)
 
@@ -329,6 +331,19 @@ class Classification(SampleWeighting, LightningModule):
                 f" {tuple(images.shape)}: set in_chans to the data's channels, or convert the images"
             )
 
+    def _run_epochs(self) -> int | None:
+        """Epochs in the run; None if it is not limited."""
+        trainer = self.trainer
+        limits = [trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs > 0 else []
+        if trainer.max_steps > 0:
+            trainer.fit_loop.setup_data()  # otherwise the number of batches is not known yet
+            if math.isfinite(trainer.num_training_batches):
+                limits.append(math.ceil(trainer.max_steps / self._epoch_steps()))
+        return min(limits, default=None)
+
+    def _epoch_steps(self) -> int:
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+
     def _run_length(self) -> int:
         """Scheduler steps in the run."""
         trainer = self.trainer
@@ -342,7 +357,7 @@ class Classification(SampleWeighting, LightningModule):
             )
         if self.lr_interval == "epoch" and trainer.max_steps > 0:
             trainer.fit_loop.setup_data()  # otherwise the number of batches is not known yet
-            length = math.ceil(length / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+            length = math.ceil(length / self._epoch_steps())
         return int(length)
 
 

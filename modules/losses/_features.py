@@ -32,6 +32,13 @@ class FeatureLoss(nn.Module):
     needs_maps: bool = True
     """Whether layers must give maps, and not vectors such as pooled features."""
 
+    ce_weight: float = 1.0
+    """Weight of the cross-entropy beside this loss in `Distillation`, by default."""
+    kd_weight: float = 1.0
+    """Weight of this loss in `Distillation`, by default."""
+    kd_warmup: int | float = 0
+    """Beginning of a run over which the weight rises, by default: a share (float) or epochs (int)."""
+
     def __init__(self, student_layers: Sequence[str], teacher_layers: Sequence[str]) -> None:
         super().__init__()
         if not student_layers or len(student_layers) != len(teacher_layers):

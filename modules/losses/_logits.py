@@ -17,6 +17,13 @@ class LogitLoss(nn.Module):
     accepts_soft_labels: bool = True
     """Whether labels may be class probabilities ``(N, C)``, which Mixup and CutMix make of them."""
 
+    ce_weight: float = 1.0
+    """Weight of the cross-entropy beside this loss in `Distillation`, by default."""
+    kd_weight: float = 1.0
+    """Weight of this loss in `Distillation`, by default."""
+    kd_warmup: int | float = 0
+    """Beginning of a run over which the weight rises, by default: a share (float) or epochs (int)."""
+
     def build(self, teacher_logits: Tensor) -> None:
         """Refuse a teacher or a number of classes that this loss cannot learn from; nothing by default.
 

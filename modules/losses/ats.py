@@ -84,6 +84,8 @@ class ATS(LogitLoss):
         InputError: If a temperature is not positive.
     """
 
+    ce_weight = kd_weight = 0.5
+
     accepts_soft_labels = False
 
     def __init__(self, tau_true: float = 4.0, tau_wrong: float = 2.0, tau_student: float = 1.0) -> None:

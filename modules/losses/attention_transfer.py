@@ -72,6 +72,8 @@ class AttentionTransfer(FeatureLoss):
         InputError: If there are no layers, or not as many of one network as of the other, or a map is a single pixel.
     """
 
+    kd_weight = 1000.0
+
     def build(self, student_shapes: Sequence[tuple[int, ...]], teacher_shapes: Sequence[tuple[int, ...]]) -> None:
         """Check that there is something to look at."""
         super().build(student_shapes, teacher_shapes)

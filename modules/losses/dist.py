@@ -66,6 +66,8 @@ class DIST(LogitLoss):
         InputError: If ``temperature`` is not positive or a weight is negative.
     """
 
+    kd_weight = 2.0
+
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__()
         not_negative(beta=beta, gamma=gamma)

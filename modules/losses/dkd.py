@@ -68,8 +68,8 @@ def _decoupled(logits: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class DKD(LogitLoss):
     """Decoupled knowledge distillation (https://arxiv.org/abs/2203.08679); see `dkd_loss`.
 
-    The paper weighs it by 1, rising over the first 20 epochs (``Distillation(kd_warmup=20)``), beside cross-entropy
-    by 1. It needs to know the true class, so Mixup and CutMix are refused.
+    The paper weighs it by 1, rising over the first 20 of 240 epochs, and cross-entropy by 1. It needs to know the
+    true class, so Mixup and CutMix are refused.
 
     Args:
         alpha: Weight of what is said of the true class.
@@ -79,6 +79,8 @@ class DKD(LogitLoss):
     Raises:
         InputError: If ``temperature`` is not positive or a weight is negative.
     """
+
+    kd_warmup = 20 / 240  # epochs of the authors' runs on CIFAR-100
 
     accepts_soft_labels = False
 

@@ -49,6 +49,8 @@ class FitNet(FeatureLoss):
             not half as large.
     """
 
+    kd_weight = 100.0
+
     def __init__(self, student_layers: Sequence[str], teacher_layers: Sequence[str]) -> None:
         super().__init__(student_layers, teacher_layers)
         self.regressors = nn.ModuleList()

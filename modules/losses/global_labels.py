@@ -66,6 +66,8 @@ class GlobalLabels(LogitLoss):
             positive.
     """
 
+    ce_weight = kd_weight = 0.5
+
     accepts_soft_labels = False
     means: Tensor
 

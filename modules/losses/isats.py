@@ -65,6 +65,8 @@ class ISATS(LogitLoss):
         InputError: If a temperature is not positive, or the grid is empty.
     """
 
+    ce_weight = kd_weight = 0.5
+
     accepts_soft_labels = False
 
     def __init__(

@@ -49,6 +49,9 @@ class KD(LogitLoss):
         InputError: If ``temperature`` is not positive.
     """
 
+    ce_weight = 0.1
+    kd_weight = 0.9
+
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
         positive(temperature=temperature)

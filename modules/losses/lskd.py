@@ -40,10 +40,13 @@ class LSKD(LogitLoss):
         InputError: When the recipe is built, if there are two classes or the teacher gives an infinite logit.
     """
 
+    kd_weight = 9.0
+
     def __init__(self, loss: LogitLoss | None = None) -> None:
         super().__init__()
         self.loss = loss if loss is not None else KD(temperature=2.0)
         self.accepts_soft_labels = self.loss.accepts_soft_labels
+        self.ce_weight, self.kd_warmup = self.loss.ce_weight, self.loss.kd_warmup
 
     def build(self, teacher_logits: Tensor) -> None:
         """Refuse two classes, whose standardized logits are constant, and logits without a mean."""

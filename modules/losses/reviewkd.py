@@ -56,6 +56,9 @@ class ReviewKD(FeatureLoss):
         InputError: If there are no layers, or not as many of one network as of the other, or a map is not square.
     """
 
+    kd_weight = 5.0
+    kd_warmup = 20 / 240  # epochs of the authors' runs on CIFAR-100
+
     needs_maps = False
 
     def __init__(self, student_layers: Sequence[str], teacher_layers: Sequence[str]) -> None:

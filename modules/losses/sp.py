@@ -47,6 +47,8 @@ class SP(FeatureLoss):
         InputError: If there are no layers, or not as many of one network as of the other.
     """
 
+    kd_weight = 3000.0
+
     needs_maps = False
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:

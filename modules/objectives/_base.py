@@ -22,6 +22,9 @@ class Objective(nn.Module):
     epoch: int = 0
     """The epoch of the run, from 0; the recipe sets it before each batch."""
 
+    run_epochs: int | None = None
+    """Epochs of the run, which shares of the run are taken of; the recipe sets it. None is outside of a run."""
+
     class_counts: Sequence[int] | None = None
     """Training images of each class, set by the recipe when a run starts, where the data knows them."""
 

@@ -106,7 +106,7 @@ class Taught(Objective):
             )
 
     def try_student(self, network: nn.Module, images: Tensor) -> list[Tensor]:
-        """What the student's layers give for images, without a trace left in the student."""
+        """Return what the student's layers give for images, without a trace left in the student."""
         assert self.student is not None
         self.student.start()
         with torch.no_grad(), evaluation_mode(network):

@@ -1,7 +1,9 @@
-"""Distillation: cross-entropy beside any loss against a frozen teacher."""
+"""Distillation: cross-entropy and any losses against a frozen teacher."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,25 +13,46 @@ from torch import Tensor, nn
 from ..checks import not_negative
 from ..errors import InputError
 from ..losses import KD, FeatureLoss, LogitLoss
+from ..run_shares import check_epochs, in_epochs
 from ._taught import Taught, TeacherOutput
 
 
 class Distillation(Taught):
-    """``ce_weight`` times the cross-entropy, plus ``kd_weight`` times a loss against a teacher.
+    """Cross-entropy and any losses against a teacher: ``ce_weight`` CE + sum_i ``kd_weight``_i loss_i.
 
     The teacher is no part of the run: it is neither trained, nor in checkpoints, nor seen by DDP. It sees the images
     as the student does, augmented and normalised, in evaluation mode, without gradients and in the run's precision.
-    A recipe logs the two terms as ``ce`` and ``kd``, unweighted.
+    A recipe logs the unweighted terms: ``ce``, and ``kd`` for one loss or the lower-case class name of each of several.
+
+    Each loss states the weights of its paper, and these are the defaults here:
+
+    ==================================== ========= ========= ==================
+    loss                                 ce_weight kd_weight kd_warmup
+    ==================================== ========= ========= ==================
+    KD                                   0.1       0.9       0
+    ATS, ISATS, GlobalLabels             0.5       0.5       0
+    DKD                                  1         1         1/12 (20 of 240)
+    DIST                                 1         2         0
+    LSKD                                 its loss  9         its loss
+    FitNet                               1         100       0
+    AttentionTransfer                    1         1000      0
+    RKD                                  1         1         0
+    SP                                   1         3000      0
+    ReviewKD                             1         5         1/12 (20 of 240)
+    ==================================== ========= ========= ==================
 
     Args:
         teacher: What has been trained before: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
             (``.safetensors``), a timm name, whose pretrained weights are loaded, or a module, which is frozen and
             moved where it stands.
         loss: Compares student and teacher; None is `KD`.
-        ce_weight: Weight of the cross-entropy with the labels. This default and the next are those of the CIFAR-100
-            benchmarks for `KD` (https://arxiv.org/abs/1910.10699); each loss names its own.
-        kd_weight: Weight of ``loss``.
-        kd_warmup: Epochs over which the weight of ``loss`` rises linearly, beginning with its ``kd_warmup``-th part.
+        losses: Several losses in the place of ``loss``.
+        ce_weight: Weight of the cross-entropy with the labels. None is the weight that the loss's paper uses, as in
+            the table; of several losses the largest.
+        kd_weight: Weight of ``loss``, or a weight for each of ``losses``. None is the weight that each loss's paper
+            uses, as in the table.
+        kd_warmup: Beginning of the run over which the weights of all losses rise linearly from 0: a share of the run,
+            e.g. 0.1, or whole epochs, e.g. 20. None is the warm-up that each loss's paper uses, as in the table.
         teacher_args: Further arguments of a timm teacher, e.g. ``{pretrained: false, checkpoint_path: FILE}``.
         teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
             that the teacher's file says, or else the student's.
@@ -39,8 +62,8 @@ class Distillation(Taught):
             from the same seed. Each image and epoch takes 4 C + 8 bytes.
 
     Raises:
-        InputError: If a weight or ``kd_warmup`` is negative, the cache is to serve a `FeatureLoss`, or, when the recipe
-            is built, the teacher cannot be read or does not fit.
+        InputError: If a weight or ``kd_warmup`` is out of its range, there are not as many weights as losses, the cache
+            is to serve a `FeatureLoss`, or, when the recipe is built, the teacher cannot be read or does not fit.
     """
 
     def __init__(
@@ -48,67 +71,109 @@ class Distillation(Taught):
         teacher: str | nn.Module,
         loss: LogitLoss | FeatureLoss | None = None,
         *,
-        ce_weight: float = 0.1,
-        kd_weight: float = 0.9,
-        kd_warmup: int = 0,
+        losses: list[LogitLoss | FeatureLoss] | None = None,
+        ce_weight: float | None = None,
+        kd_weight: float | list[float] | None = None,
+        kd_warmup: int | float | None = None,
         teacher_args: dict[str, Any] | None = None,
         teacher_image_size: int | None = None,
         compile_teacher: bool = False,
         cache: str | None = None,
     ) -> None:
-        not_negative(ce_weight=ce_weight, kd_weight=kd_weight, kd_warmup=kd_warmup)
-        if ce_weight == kd_weight == 0:
+        if loss is not None and losses is not None:
+            raise InputError("loss and losses are both given: put all losses into losses")
+        if losses is not None and not losses:
+            raise InputError("losses is empty: give at least one loss, e.g. KD")
+        found = losses if losses is not None else [loss if loss is not None else KD()]
+        if kd_weight is None:
+            kd_weight = [one.kd_weight for one in found]
+        weights = [kd_weight] if isinstance(kd_weight, (int, float)) else list(kd_weight)
+        if len(weights) != len(found):
+            raise InputError(f"kd_weight must have one value for each of {len(found)} losses but is {kd_weight}")
+        ce_weight = max(one.ce_weight for one in found) if ce_weight is None else ce_weight
+        not_negative(ce_weight=ce_weight)
+        for value in weights:
+            not_negative(kd_weight=value)
+        check_epochs(kd_warmup=kd_warmup)
+        if ce_weight == 0 and not any(weights):
             raise InputError("ce_weight and kd_weight are both 0, which leaves nothing to learn: raise one of them")
-        loss = loss if loss is not None else KD()
-        features = isinstance(loss, FeatureLoss)
-        if cache is not None and features:
-            raise InputError(f"cache {cache} holds logits, but {type(loss).__name__} needs features: leave it out")
+        hints = [one for one in found if isinstance(one, FeatureLoss)]
+        if cache is not None and hints:
+            raise InputError(f"cache {cache} holds logits, but {type(hints[0]).__name__} needs features: leave it out")
         super().__init__(
             teacher,
             teacher_args=teacher_args,
             teacher_image_size=teacher_image_size,
             compile_teacher=compile_teacher,
             cache=cache,
-            teacher_layers=loss.teacher_layers if features else (),
-            student_layers=loss.student_layers if features else (),
+            teacher_layers=[layer for hint in hints for layer in hint.teacher_layers],
+            student_layers=[layer for hint in hints for layer in hint.student_layers],
         )
-        self.loss = loss
-        self.accepts_soft_labels = loss.accepts_soft_labels
+        self.losses = nn.ModuleList(found)
+        self.accepts_soft_labels = all(one.accepts_soft_labels for one in found)
         self.ce_weight = ce_weight
-        self.kd_weight = kd_weight
-        self.kd_warmup = kd_warmup
+        self.kd_weights = weights
+        self.kd_warmups = [one.kd_warmup if kd_warmup is None else kd_warmup for one in found]
 
     def attach(self, network: nn.Module, *, num_classes: int, in_chans: int, image_size: int | None) -> None:
-        """Load the teacher and find the layers."""
+        """Load the teacher, find the layers, and let each loss say whether it can learn from this teacher."""
         super().attach(network, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
-        if self.student is None or not isinstance(self.loss, FeatureLoss):
-            return
         if image_size is None:
-            raise InputError(f"{type(self.loss).__name__} needs to know the size of images: give image_size")
+            for loss in self.losses:
+                if isinstance(loss, FeatureLoss):
+                    raise InputError(f"{type(loss).__name__} needs to know the size of images: give image_size")
+            return
         images = torch.zeros(2, in_chans, image_size, image_size)
         assert self.teacher is not None
-        features = self.try_student(network, images), self.ask(images.to(self.teacher.dtype)).features
-        self.loss.build(*([tuple(layer.shape[1:]) for layer in layers] for layers in features))
+        answer = self.ask(images.to(self.teacher.dtype))
+        if self.student is not None:
+            self.try_student(network, images)
+        for loss, *features in self._with_features(answer):
+            if isinstance(loss, FeatureLoss):
+                loss.build(*([tuple(layer.shape[1:]) for layer in layers] for layers in features))
+            elif isinstance(loss, LogitLoss):
+                loss.build(answer.logits)
 
     @property
     def title(self) -> str:
         """What a message calls it."""
-        return f"{type(self).__name__} with {type(self.loss).__name__}"
+        return f"{type(self).__name__} with {' and '.join(type(loss).__name__ for loss in self.losses)}"
 
     def forward(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> Tensor:
         """Losses, shape ``(N,)``."""
         return self.parts(logits, labels, context)[0]
 
     def parts(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses ``(N,)``, and the terms ``ce`` and ``kd``."""
+        """Losses ``(N,)``, and the terms ``ce`` and ``kd``, or the names of several losses."""
         ce = F.cross_entropy(logits, labels, reduction="none")
-        if self.student is not None:
-            kd = self.loss(self.student.take(), context.features)
-        else:
-            kd = self.loss(logits, context.logits, labels)
-        rise = min(1.0, (self.epoch + 1) / self.kd_warmup) if self.kd_warmup else 1.0
-        return self.ce_weight * ce + rise * self.kd_weight * kd, {"ce": ce, "kd": kd}
+        total, terms = self.ce_weight * ce, {"ce": ce}
+        compared = zip(self._with_features(context), self.kd_weights, self.kd_warmups, self._names(), strict=True)
+        for (loss, mine, theirs), weight, warmup, name in compared:
+            is_hint = isinstance(loss, FeatureLoss)
+            terms[name] = loss(mine, theirs) if is_hint else loss(logits, context.logits, labels)
+            epochs = in_epochs(warmup, self.run_epochs)
+            rise = min(1.0, (self.epoch + 1) / epochs) if epochs else 1.0
+            total = total + rise * weight * terms[name]
+        return total, terms
+
+    def _with_features(self, context: TeacherOutput) -> Iterator[tuple[nn.Module, list[Tensor], list[Tensor]]]:
+        """Each loss with the student's and the teacher's features of its layers; none for losses of logits."""
+        mine = iter(self.student.maps() if self.student is not None else ())
+        theirs = iter(context.features)
+        for loss in self.losses:
+            layers = len(loss.student_layers) if isinstance(loss, FeatureLoss) else 0
+            yield loss, list(islice(mine, layers)), list(islice(theirs, layers))
+
+    def _names(self) -> list[str]:
+        """The losses' names in the log."""
+        if len(self.losses) == 1:
+            return ["kd"]
+        names = [type(loss).__name__.lower() for loss in self.losses]
+        return [
+            name if names.count(name) == 1 else f"{name}_{names[: place + 1].count(name)}"
+            for place, name in enumerate(names)
+        ]
 
     def extra_repr(self) -> str:
         """Shown in the printed module."""
-        return f"ce_weight={self.ce_weight}, kd_weight={self.kd_weight}, kd_warmup={self.kd_warmup}"
+        return f"ce_weight={self.ce_weight}, kd_weight={self.kd_weights}, kd_warmup={self.kd_warmups}"

@@ -102,7 +102,7 @@ def test_teacher(fitted):
     teacher = first.run / "checkpoints/best.ckpt"
     cli, _ = fitted(f"-c teacher --model.objective.teacher {teacher}")
     assert isinstance(cli.model.objective, Distillation)
-    assert isinstance(cli.model.objective.loss, KD)
+    assert isinstance(cli.model.objective.losses[0], KD)
     weights = torch.load(teacher)["state_dict"]
     assert torch.equal(cli.model.objective.teacher.network.classifier.weight, weights["network.classifier.weight"])
 

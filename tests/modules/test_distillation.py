@@ -49,6 +49,57 @@ def test_the_weight_of_the_loss_rises_over_its_warm_up():
     assert shares == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
 
 
+def test_a_share_of_the_run_as_warm_up_shrinks_with_the_run():
+    objective = attached(network(), DKD())
+    logits, context = network()(IMAGES), objective.context(IMAGES, LABELS)
+
+    def share(epoch, run_epochs):
+        objective.epoch, objective.run_epochs = epoch, run_epochs
+        losses, terms = objective.parts(logits, LABELS, context)
+        return float(((losses - terms["ce"]) / terms["kd"]).detach().mean())
+
+    assert [share(0, 240), share(18, 240), share(19, 240)] == pytest.approx([0.05, 0.95, 1], rel=1e-4)
+    assert [share(0, 10), share(0, None)] == pytest.approx([1, 1], rel=1e-4)
+
+
+def test_weights_are_those_of_the_losss_paper():
+    layers = (["blocks.0"], ["blocks.0"])
+    expected = [
+        (KD(), 0.1, 0.9, 0),
+        (ATS(), 0.5, 0.5, 0),
+        (DKD(), 1, 1, 20 / 240),
+        (DIST(), 1, 2, 0),
+        (LSKD(), 0.1, 9, 0),
+        (LSKD(DKD()), 1, 9, 20 / 240),
+        (FitNet(*layers), 1, 100, 0),
+        (AttentionTransfer(*layers), 1, 1000, 0),
+    ]
+    for loss, ce_weight, kd_weight, kd_warmup in expected:
+        found = Distillation(network(), loss)
+        assert (found.ce_weight, found.kd_weights, found.kd_warmups) == (ce_weight, [kd_weight], [kd_warmup]), loss
+    given = Distillation(network(), DKD(), ce_weight=0.0, kd_weight=3.0, kd_warmup=0)
+    assert (given.ce_weight, given.kd_weights, given.kd_warmups) == (0, [3], [0])
+
+
+def test_several_losses_are_summed_by_their_weights():
+    student = network()
+    hints = [AttentionTransfer(["blocks.0"], ["blocks.0"]), FitNet(["blocks.0"], ["blocks.0"])]
+    together = attached(network(), losses=[hints[0], KD(), hints[1], ATS()], student=student)
+    assert (together.ce_weight, together.kd_weights) == (1, [1000, 0.9, 100, 0.5])
+    context = together.context(IMAGES, LABELS)
+    losses, terms = together.parts(student(IMAGES), LABELS, context)
+    assert list(terms) == ["ce", "attentiontransfer", "kd", "fitnet", "ats"]
+    assert not together.accepts_soft_labels
+    total = terms["ce"] + 1000 * terms["attentiontransfer"] + 0.9 * terms["kd"] + 100 * terms["fitnet"]
+    torch.testing.assert_close(losses, total + 0.5 * terms["ats"])
+    for loss, name in ((hints[0], "attentiontransfer"), (KD(), "kd")):
+        alone = attached(together.teacher.network, loss, student=student)
+        context = alone.context(IMAGES, LABELS)
+        torch.testing.assert_close(alone.parts(student(IMAGES), LABELS, context)[1]["kd"], terms[name])
+    twice = attached(network(), losses=[KD(1.0), KD(4.0)], kd_weight=[1.0, 2.0])
+    assert set(twice.parts(student(IMAGES), LABELS, twice.context(IMAGES, LABELS))[1]) == {"ce", "kd_1", "kd_2"}
+
+
 def test_the_teacher_is_no_part_of_it():
     teacher = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 3))
     for objective in (Distillation(teacher), attached(teacher)):
@@ -139,6 +190,17 @@ def test_wrong_arguments_are_refused_at_once():
         Distillation(network(), kd_weight=-1)
     with pytest.raises(InputError, match="ce_weight and kd_weight are both 0, which leaves nothing to learn"):
         Distillation(network(), ce_weight=0, kd_weight=0)
+    for options, message in [
+        (
+            {"kd_warmup": 1.5},
+            "kd_warmup must be at least 0, and a share of the run up to 1.0 or a whole number of epochs",
+        ),
+        ({"losses": []}, "losses is empty"),
+        ({"losses": [KD(), DKD()], "kd_weight": 1.0}, "kd_weight must have one value for each of 2 losses but is 1.0"),
+        ({"loss": KD(), "losses": [KD()]}, "loss and losses are both given"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            Distillation(network(), **options)
     for wrong in (lambda: DKD(alpha=-1), lambda: DIST(gamma=float("inf"))):
         with pytest.raises(InputError, match="must be at least 0, and finite, but is"):
             wrong()
