@@ -108,14 +108,18 @@ def local_memory() -> str:
 
 
 def timm_coverage() -> str:
-    """How many of timm's architectures can be cut."""
-    row = rows("timm_coverage")[-1]
+    """Tell how many of timm's architectures can be cut, by the kind of head: the last row of each."""
+    last = {row["head"]: row for row in rows("timm_coverage")}
+    row = list(last.values())[-1]
+    body = [[f"`{head}`", *(each[key] for key in _OUTCOMES), each["commit"]] for head, each in last.items()]
     return (
-        f"Of {row['tried']} architectures of timm {row['timm']}, an even sample of {row['architectures']},"
-        f" {row['works']} take a whole step of local learning in all their units, {row['refused']} are refused,"
-        f" {row['fails']} fail and {row['not_measured']} could not be tried"
-        f" (`{row['command']}`, commit {row['commit']})."
+        f"Of {row['architectures']} architectures of timm {row['timm']}, an even sample of {row['tried']} takes a whole"
+        f" step of local learning in all their units (`{row['command']}`):\n\n"
+        + table(["head", *(key.replace("_", " ") for key in _OUTCOMES), "commit"], body)
     )
+
+
+_OUTCOMES = ("works", "refused", "fails", "not_measured")
 
 
 def dataset_distillation_cost() -> str:
