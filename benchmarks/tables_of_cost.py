@@ -113,8 +113,8 @@ def timm_coverage() -> str:
     row = list(last.values())[-1]
     body = [[f"`{head}`", *(each[key] for key in _OUTCOMES), each["commit"]] for head, each in last.items()]
     return (
-        f"Of {row['architectures']} architectures of timm {row['timm']}, an even sample of {row['tried']} takes a whole"
-        f" step of local learning in all their units (`{row['command']}`):\n\n"
+        f"A whole step of local learning in all units of {row['tried']} architectures, an even sample of the"
+        f" {row['architectures']} in timm {row['timm']} (`{row['command']}`):\n\n"
         + table(["head", *(key.replace("_", " ") for key in _OUTCOMES), "commit"], body)
     )
 

@@ -131,10 +131,12 @@ def partition(network: nn.Module, images: Tensor | None = None, *, names: Sequen
             " choose another network"
         )
     units, station, shape = [], 0, tuple(images.shape)
+    known: list[str] = []
     for end in ends:
         assert end.end is not None
         assert end.outputs is not None
-        layers, obstacle = _tiles(passed, station, end.end)
+        layers, obstacle = _tiles(passed, station, end.end, known)
+        known += layers
         units.append(
             LocalUnit(
                 end.name,
@@ -146,7 +148,7 @@ def partition(network: nn.Module, images: Tensor | None = None, *, names: Sequen
             )
         )
         station, shape = end.end, end.outputs
-    rest, obstacle = _tiles(passed, station, passed.length)
+    rest, obstacle = _tiles(passed, station, passed.length, known)
     tail = LocalUnit("", rest, inputs=shape, outputs=(), station=passed.length, obstacle=obstacle)
     layers = [name for unit in (*units, tail) for name in unit.layer_names]
     is_chain = all(unit.complete for unit in (*units, tail))
@@ -337,8 +339,15 @@ def _has_weights_before(passed: Trace, end: Call) -> bool:
     return any(station < first for station in passed.parameter_stations.values())
 
 
-def _tiles(passed: Trace, start: int, end: int) -> tuple[dict[str, nn.Module], str]:
-    """Return the largest layers that lead from one station to another, and why there are no more of them, or ""."""
+def _tiles(passed: Trace, start: int, end: int, known: list[str]) -> tuple[dict[str, nn.Module], str]:
+    """Return the largest layers that lead from one station to another, and why there are no more of them, or "".
+
+    Args:
+        passed: The network's trace.
+        start: The first station.
+        end: The last station.
+        known: Names of the layers that lead to the first station.
+    """
     layers: dict[str, nn.Module] = {}
     while start != end:
         starting = [
@@ -348,7 +357,7 @@ def _tiles(passed: Trace, start: int, end: int) -> tuple[dict[str, nn.Module], s
         ]
         fitting = [call for call in starting if not call.extras]
         largest = max(fitting, key=lambda call: (call.end or 0, call.order), default=None)
-        layers |= _without_effect(passed, start, [*layers, largest.name] if largest else [*layers])
+        layers |= _without_effect(passed, start, [*known, *layers, *([largest.name] if largest else [])])
         if largest is None:
             if starting:
                 return layers, f"{starting[-1].name} takes {' and '.join(starting[-1].extras)} besides the features"
@@ -356,7 +365,7 @@ def _tiles(passed: Trace, start: int, end: int) -> tuple[dict[str, nn.Module], s
         layers[largest.name] = largest.module
         start = largest.end or 0
     if end == passed.length:
-        layers |= _without_effect(passed, end, [*layers])
+        layers |= _without_effect(passed, end, [*known, *layers])
     return layers, ""
 
 

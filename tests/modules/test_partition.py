@@ -119,3 +119,86 @@ def test_dense_connections_are_cut_between_dense_blocks_only():
         names = [unit.name for unit in local_units(timm.create_model("densenet121", num_classes=10))]
     assert "features.denseblock2" in names
     assert not any("denselayer" in name for name in names)
+
+
+class Guided(nn.Module):
+    """Blocks that get a second argument."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+
+        def forward(self, x, guide=None, *, scale=1.0):
+            return x + self.inner(x) * scale + (0 if guide is None else guide)
+
+    def __init__(self, **extra):
+        super().__init__()
+        self.extra = extra
+        self.blocks = nn.ModuleList(self.Block() for _ in range(3))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        for block in self.blocks:
+            x = block(x, **self.extra)
+        return self.head(x)
+
+
+@pytest.mark.parametrize(
+    ("extra", "names"),
+    [
+        ({"guide": torch.ones(8)}, "guide"),
+        ({"guide": torch.ones(8), "scale": 0.5}, "guide and scale"),
+        ({"guide": None, "scale": 1.0}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_block_that_gets_more_than_the_features_is_not_complete(extra, names):
+    parts = partition(Guided(**extra), torch.zeros(2, 2, 2, 2))
+    assert [unit.name for unit in parts.units] == ["blocks.0", "blocks.1", "blocks.2"]
+    assert parts.units[1].obstacle == (names and f"blocks.1 takes {names} besides the features")
+    assert parts.units[1].complete == (not names)
+
+
+def test_rotary_position_embeddings_are_named_as_the_reason():
+    network = timm.create_model("vit_small_patch16_dinov3", num_classes=10, img_size=64)
+    unit = partition(network, torch.zeros(2, 3, 64, 64)).units[5]
+    assert "takes rope besides the features" in unit.obstacle
+
+
+def test_layers_without_effect_in_evaluation_belong_to_the_unit_behind_them():
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5),
+        nn.Linear(16, 10), nn.Dropout(0.0),
+    )  # fmt: skip
+    parts = partition(network, torch.zeros(2, 3, 6, 6))
+    assert [unit.layer_names for unit in parts.units] == [("0", "1"), ("2", "3", "4", "5")]
+    assert parts.tail.layer_names == ("6", "7", "8")
+    assert parts.is_chain
+    assert parts.module_layers([0]) == [["0", "1"], ["2", "3", "4", "5", "6", "7", "8"]]
+
+
+def test_a_computation_of_training_alone_makes_no_chain():
+    class Noisy(Guided):
+        def forward(self, x):
+            x = x.flatten(1)
+            for block in self.blocks:
+                x = nn.functional.dropout(block(x), 0.5, self.training)
+            return self.head(x)
+
+    images = torch.zeros(2, 8)
+    assert not partition(Noisy(), images).is_chain
+    assert partition(nn.Sequential(*Guided().blocks, nn.Linear(8, 3)), images).is_chain
+
+
+def test_the_pass_in_training_mode_leaves_statistics_and_random_numbers_alone():
+    network = nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout()) for _ in range(3)))
+    network.append(nn.Flatten())
+    assert [unit.layer_names for unit in local_units(network)] == [("0",), ("1",), ("2",)]
+    network[1].eval()
+    before, state = {n: v.clone() for n, v in network.state_dict().items()}, torch.get_rng_state()
+    assert partition(network, torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))).is_chain
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert [network.training, network[1].training, network[2].training] == [True, False, True]

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+from functools import partial
 
 import pytest
 import timm.optim
@@ -16,6 +17,7 @@ from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.losses import ATS, AttentionTransfer
 from lightning_recipes.modules.objectives import CrossEntropy, Distillation
 from lightning_recipes.recipes import Classification, LocalLearning
+from lightning_recipes.recipes._module_losses import compiled
 from settings import digits, local, teacher
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -562,3 +564,40 @@ def test_modules_of_blocks_alone_end_where_mans_authors_end_them(modules, ends):
         "cifar_resnet32", 10, auxiliary=MAN(), units=[r"blocks\.\d+"], num_modules=modules, image_size=32
     )
     assert model._cuts == [f"blocks.{block}" for block in ends]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **options: local(AugLocal(1, merge_last=False), **options),
+        lambda **options: local(MAN(InfoPro()), objective=Distillation(teacher(), ATS()), **options),
+    ],
+)
+def test_each_unit_is_compiled_with_its_head_as_one_function(build, monkeypatch):
+    """Dynamo's graph without breaks, run without code generation, which needs a compiler."""
+    compiled.cache_clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    results, runs = [], []
+    for compile_ in (False, True):
+        torch.manual_seed(0)
+        model = build(compile=compile_)
+        fit(model, max_epochs=1, limit_val_batches=1)
+        results.append(weights(model))
+        runs.append(compiled.cache_info().currsize)
+    assert runs == [0, model.num_modules]
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+    compiled.cache_clear()
+
+
+def test_compile_is_off_for_a_network_that_is_no_chain():
+    with pytest.warns(UserWarning, match="compile is off"):
+        model = blocks(compile=True)
+    fit(model, max_epochs=1, limit_val_batches=0)
+
+
+def test_narrower_units_owe_no_halving():
+    arguments = {"image_size": 16, "in_chans": 1, "network_args": {"widths": (64, 16, 32, 64)}}
+    model = LocalLearning("cifar_resnet14", 10, auxiliary=AugLocal(2, merge_last=False), **arguments)
+    # Behind the stem of 64 channels: to 32, no halving, then to 64, one.
+    strides = [[block.conv1.stride for block in head.layers if hasattr(block, "conv1")] for head in model.heads]
+    assert strides[0] == [(1, 1), (2, 2)]
