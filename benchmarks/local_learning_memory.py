@@ -2,10 +2,12 @@
 
 Random images, one thread on a CPU; all sides in one memory format and one run, taking turns. Memory is the peak, within
 a whole step, of what is allocated (not weights, momentum and images, but gradients), and of what autograd keeps for
-backward passes (on a CPU only, and not for checkpointing, which hides it). On a GPU it is what torch says was allocated
-at most, all included.
+backward passes (on a CPU only, and not for checkpointing and compiled modules, which hide it). On a GPU it is the peak
+that torch reports, all included. With "compiled", each module and its head are one function of `torch.compile`; the
+first steps, which compile, are not timed.
 
     python benchmarks/local_learning_memory.py --network cifar_resnet32 --batch 64
+    python benchmarks/local_learning_memory.py --methods "AugLocal d=2" "AugLocal d=2, compiled" --repeats 9
     python benchmarks/local_learning_memory.py --network vit_tiny_patch16_224 --batch 4 --size 224
 """
 
@@ -139,7 +141,15 @@ def built(name: str, network: str, size: int, segments: int) -> tuple[Classifica
     }
     units = [r"blocks\.\d+"] if words[0] == "MAN of InfoPro" and network.startswith("cifar") else None
     modules = next((int(word.split()[0]) for word in words if word.endswith("modules")), None)
-    model = LocalLearning(body, 10, image_size=size, auxiliary=kinds[words[0]](), units=units, num_modules=modules)
+    model = LocalLearning(
+        body,
+        10,
+        image_size=size,
+        auxiliary=kinds[words[0]](),
+        units=units,
+        num_modules=modules,
+        compile="compiled" in words,
+    )
     return model, "per-module steps" in words
 
 
@@ -171,6 +181,11 @@ def prepared(model: Classification, steps_per_module: bool, images: Tensor, labe
         optimizer.zero_grad()
 
     return step
+
+
+def hides_kept(name: str) -> bool:
+    """Return whether autograd's hooks do not see all that a side keeps."""
+    return name == "checkpointing" or name.endswith(", compiled")
 
 
 def main() -> None:
@@ -217,7 +232,7 @@ def main() -> None:
             **facts,
             "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "allocated_mib": allocated_bytes(step) / 2**20,
-            "kept_mib": 0.0 if name == "checkpointing" or device.type == "cuda" else kept_bytes(model, step) / 2**20,
+            "kept_mib": 0.0 if hides_kept(name) or device.type == "cuda" else kept_bytes(model, step) / 2**20,
         }
         if device.type == "cuda":
             # One at a time, as another model's weights would count.

@@ -76,7 +76,7 @@ def register_statistics(
 
     If neither is given, `statistics_of_data` can fill them later.
     """
-    module.takes_statistics = mean is None and std is None
+    object.__setattr__(module, "takes_statistics", mean is None and std is None)
     for name, values in zip(("mean", "std"), channel_statistics(mean, std, in_chans=in_chans), strict=True):
         module.register_buffer(name, values, persistent=False)
 

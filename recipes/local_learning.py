@@ -242,7 +242,7 @@ class LocalLearning(Classification):
             for index, head in enumerate(self.heads):
                 # No name is given to the module's features, which would keep them while the next module runs.
                 forward = self._function(module_losses, index)
-                inputs = self._learnt(index, *forward(self._named_layers(index), head, inputs, known), local)
+                inputs = self._learnt(index, *forward(self._named_layers(index), head, inputs, known), local=local)
             logits = self._function(call, len(self.heads))(self._named_layers(-1), inputs)
         else:
             logits = self._run_with_hooks(images, known, local)
@@ -290,7 +290,7 @@ class LocalLearning(Classification):
         with contextlib.ExitStack() as stack:
             for index, (name, head) in enumerate(zip(self._cuts, self.heads, strict=True)):
                 layer = self.network.get_submodule(name)
-                stack.callback(layer.register_forward_hook(partial(hook, index, head)).remove)
+                stack.callback(layer.register_forward_hook(partial(hook, index, head)).remove)  # pyright: ignore
             logits = self(images)
         if len(local) != len(self.heads):
             raise InputError(
