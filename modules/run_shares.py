@@ -42,7 +42,9 @@ def in_epochs(value: int | float, run_epochs: int | None) -> int:
     return math.floor((value + 1e-9) * run_epochs) if run_epochs else 0
 
 
-def warn_if_unreached(value: int | float | None, run_epochs: int | None, *, name: str, effect: str) -> None:
+def warn_if_unreached(
+    value: int | float | None, run_epochs: int | None, *, name: str, effect: str, spare: int = 0
+) -> None:
     """Warn of a number of epochs that the run does not have.
 
     Args:
@@ -50,8 +52,9 @@ def warn_if_unreached(value: int | float | None, run_epochs: int | None, *, name
         run_epochs: Length of the run; None is unlimited.
         name: Name of the argument.
         effect: What the run misses.
+        spare: Epochs that must follow.
     """
-    if isinstance(value, int) and run_epochs is not None and value > run_epochs:
+    if isinstance(value, int) and run_epochs is not None and value + spare > run_epochs:
         warnings.warn(
             f"{name}={value} is never reached in a run of {run_epochs} epochs, so {effect}: give a share of the run,"
             f" e.g. {name} 0.5",

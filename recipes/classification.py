@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,15 +13,18 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from ..modules.compiling import compile_network
 from ..modules.errors import InputError
 from ..modules.lr_schedules import RunSchedule
 from ..modules.metrics import GroupAccuracy
 from ..modules.mixing import Mixing
 from ..modules.networks import arranged, create_network, fastest_memory_format
 from ..modules.objectives import CrossEntropy, Objective
+from ..modules.run_shares import check_epochs, in_epochs, warn_if_unreached
 from ..modules.running_means import RunningMeans
 from ..modules.sample_weighting import SampleWeighting
 from ..modules.sampling import run_seed
+from ._run_facts import data_facts, run_epochs, run_length
 
 
 class Classification(SampleWeighting, LightningModule):
@@ -50,7 +52,8 @@ class Classification(SampleWeighting, LightningModule):
         mixup: Beta parameter of Mixup (https://arxiv.org/abs/1710.09412); 0 is off.
         cutmix: Beta parameter of CutMix (https://arxiv.org/abs/1905.04899); 0 is off.
         mix_probability: Share of the training batches that Mixup or CutMix is applied to.
-        mix_epochs: Epochs, from the first on, in which Mixup and CutMix are applied; None is all.
+        mix_epochs: Beginning of the run in which Mixup and CutMix are applied: a share of the run, e.g. 0.9, or a
+            number of epochs, e.g. 1100; None is all of it.
         class_groups: First and last class, both included, of groups whose accuracies are logged too, e.g.
             ``{head: [0, 2], mid: [3, 6], tail: [7, 9]}`` as ``val/accuracy_head``, …; None is no groups.
         channels_last: Memory format of network and images; None uses it for convolutional networks, where it is
@@ -89,7 +92,7 @@ class Classification(SampleWeighting, LightningModule):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         mix_probability: float = 1.0,
-        mix_epochs: int | None = None,
+        mix_epochs: int | float | None = None,
         class_groups: dict[str, tuple[int, int]] | None = None,
         channels_last: bool | None = None,
         compile: bool = False,  # noqa: A002, Lightning's and torch's own word
@@ -123,6 +126,7 @@ class Classification(SampleWeighting, LightningModule):
         self.lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
         self.mixing = None
+        check_epochs(mix_epochs=mix_epochs)
         self.mix_epochs = mix_epochs
         if mixup or cutmix:
             self.mixing = Mixing(num_classes, mixup=mixup, cutmix=cutmix, probability=mix_probability)
@@ -151,15 +155,22 @@ class Classification(SampleWeighting, LightningModule):
         self._seen_stages: set[str] = set()
         self._random_state: dict[str, Tensor] | None = None
         self._trained_epoch = 0
+        self._trained_run_epochs: int | None = None
         self._mixing_ratio = 1.0
+        self._data_facts: dict[str, Any] = {}
+        self._teacher_is_evaluated = False
 
     def setup(self, stage: str) -> None:
         """Compile the network where that was asked for, and tell the objective what the data knows."""
         if self._compile:
-            self.network.compile()
-        counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
+            compile_network(self.network, hooked=getattr(self.objective, "student", None) is not None)
+        data = getattr(self.trainer, "datamodule", None)
+        counts = getattr(data, "class_counts", None)
         if counts:
             self.objective.class_counts = counts
+        self._data_facts = data_facts(data)
+        if self._data_facts:
+            self.objective.meet_data(**self._data_facts)
         self._seen_stages.clear()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -170,7 +181,7 @@ class Classification(SampleWeighting, LightningModule):
         """Loss of a batch, as a scalar."""
         images, labels = self._checked(batch, "train")
         ratio = 1.0
-        if self.mixing is not None and (self.mix_epochs is None or self.current_epoch < self.mix_epochs):
+        if self.mixing is not None and self._is_mixed():
             key = (run_seed(), self.current_epoch, batch_idx, self.global_rank)
             images, labels, ratio = self.mixing(images, labels, key=key)
         self._mixing_ratio = ratio
@@ -197,6 +208,8 @@ class Classification(SampleWeighting, LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and accuracy on validation images."""
+        if self._evaluates_teacher():
+            self._evaluate_teacher(batch)
         self._evaluate(batch, "val", self.val_metrics)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -204,8 +217,10 @@ class Classification(SampleWeighting, LightningModule):
         self._evaluate(batch, "test", self.test_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the accuracies of groups of classes."""
+        """Log the accuracies of groups of classes, and the teacher's, which does not change, once."""
         self._log_groups("val")
+        if not self.trainer.sanity_checking:
+            self._teacher_is_evaluated = True
 
     def on_test_epoch_end(self) -> None:
         """Log the accuracies of groups of classes."""
@@ -229,7 +244,7 @@ class Classification(SampleWeighting, LightningModule):
         assert self.lr_scheduler is not None
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, RunSchedule) and scheduler.total is None:
-            scheduler.fit_to(self._run_length())
+            scheduler.fit_to(run_length(self.trainer, self.lr_interval))
         config: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_interval}
         if isinstance(scheduler, ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor
@@ -246,18 +261,26 @@ class Classification(SampleWeighting, LightningModule):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the generators that dropout and the like draw from."""
+        """Keep the generators that dropout and the like draw from, and facts that a student of this network needs."""
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["data_facts"] = self._data_facts
+        checkpoint["run_epochs"] = self._run_epochs()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the generators' state until training goes on."""
         self._random_state = checkpoint.get("random_state")
         self._trained_epoch = checkpoint.get("epoch", 0)
+        self._trained_run_epochs = checkpoint.get("run_epochs")
 
     def on_train_start(self) -> None:
-        """Put the generators where the interrupted run left them."""
+        """Warn of what the run is too short for, and put the generators where the interrupted run left them."""
+        self.objective.run_epochs = self._run_epochs()
+        self.objective.check_run()
+        if self.mixing is not None:
+            effect = "Mixup and CutMix never end"
+            warn_if_unreached(self.mix_epochs, self._run_epochs(), name="mix_epochs", effect=effect)
         if self._random_state is not None:
             torch.set_rng_state(self._random_state["cpu"].cpu())
             if "cuda" in self._random_state and self.device.type == "cuda":
@@ -280,8 +303,7 @@ class Classification(SampleWeighting, LightningModule):
         # Outside of a fit Lightning counts from 0, whatever the checkpoint says.
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
         self.objective.epoch = self.current_epoch if fitting else self._trained_epoch
-        if fitting:
-            self.objective.run_epochs = self._run_epochs()
+        self.objective.run_epochs = self._run_epochs() if fitting else self._trained_run_epochs
         with torch.no_grad():
             return self.objective.context(images, labels)
 
@@ -295,6 +317,23 @@ class Classification(SampleWeighting, LightningModule):
         means = {f"{stage}/{name}": values.mean() for name, values in {"loss": losses, **terms}.items()}
         self.log_dict(means, batch_size=len(images), sync_dist=True)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=len(images))  # type: ignore[arg-type]
+
+    def _is_mixed(self) -> bool:
+        """Whether Mixup and CutMix are applied in this epoch."""
+        return self.mix_epochs is None or self.current_epoch < in_epochs(self.mix_epochs, self._run_epochs())
+
+    def _evaluates_teacher(self) -> bool:
+        """Whether this is a run's first validation."""
+        first = self.current_epoch == 0 and not self._teacher_is_evaluated
+        return first and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+
+    def _evaluate_teacher(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Log the accuracy of the objective's teacher, if it has one."""
+        images, labels = self._checked(batch, "val")
+        logits = self.objective.teacher_logits(arranged(images, self.memory_format))
+        if logits is not None:
+            accuracy = (logits.argmax(1) == _classes(labels)).float().mean()
+            self.log("val/teacher_accuracy", accuracy, batch_size=len(images), sync_dist=True)
 
     def _log_groups(self, stage: str) -> None:
         if stage in self.groups:
@@ -333,32 +372,7 @@ class Classification(SampleWeighting, LightningModule):
 
     def _run_epochs(self) -> int | None:
         """Epochs in the run; None if it is not limited."""
-        trainer = self.trainer
-        limits = [trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs > 0 else []
-        if trainer.max_steps > 0:
-            trainer.fit_loop.setup_data()  # otherwise the number of batches is not known yet
-            if math.isfinite(trainer.num_training_batches):
-                limits.append(math.ceil(trainer.max_steps / self._epoch_steps()))
-        return min(limits, default=None)
-
-    def _epoch_steps(self) -> int:
-        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-
-    def _run_length(self) -> int:
-        """Scheduler steps in the run."""
-        trainer = self.trainer
-        length: float = -1 if trainer.max_epochs is None else trainer.max_epochs
-        if self.lr_interval == "step" or trainer.max_steps > 0:
-            length = trainer.estimated_stepping_batches
-        if length < 1 or length == float("inf"):
-            raise InputError(
-                f"lr_scheduler needs to know how long the run is, but trainer.max_epochs is {trainer.max_epochs}"
-                f" and max_steps {trainer.max_steps}: set one of them, or the schedule's total"
-            )
-        if self.lr_interval == "epoch" and trainer.max_steps > 0:
-            trainer.fit_loop.setup_data()  # otherwise the number of batches is not known yet
-            length = math.ceil(length / self._epoch_steps())
-        return int(length)
+        return run_epochs(self.trainer)
 
 
 _EVALUATIONS = ("val", "test")

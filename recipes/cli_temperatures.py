@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from ..modules.errors import InputError
-from ..modules.temperatures import temperature_grid
+from ..modules.teachers import temperature_grid
 from .cli_logits import collect_logits
 from .cli_save import SaveRecipe
 

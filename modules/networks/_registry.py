@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -54,7 +55,8 @@ def create_network(
     """`timm.create_model`, ours included, that suggests near names and passes on an image size where one is needed.
 
     Args:
-        name: Name of a network, e.g. ``cifar_resnet32``, ``resnet50`` or ``resnet18.a1_in1k``.
+        name: Name of a network, e.g. ``cifar_resnet32``, ``resnet50`` or ``resnet18.a1_in1k``. With timm's prefixes it
+            is a folder (``local-dir:FOLDER``) or a repository (``hf-hub:NAME``) that holds a network's ``config.json``.
         num_classes: Size of the output.
         in_chans: Channels of an image.
         network_args: Further arguments of the network, e.g. ``{"pretrained": True}``.
@@ -86,7 +88,11 @@ def create_network(
 
 
 def _pretrained_config(name: str) -> Any:
-    """What timm knows of a network's weights, None for our own networks."""
+    """What timm knows of a network's weights, None for our own networks, folders and repositories."""
+    if name.startswith("local-dir:") and not (Path(name.partition(":")[2]) / "config.json").is_file():
+        raise InputError(f"there is no network {name!r}: a folder of timm's holds config.json and the weights")
+    if name.startswith(("local-dir:", "hf-hub:", "hf_hub:")):
+        return None
     try:
         if name in _BUILDERS or (timm.is_model(name) and name.partition(".")[0] not in _BUILDERS):
             return timm.get_pretrained_cfg(name)

@@ -46,6 +46,31 @@ class Objective(nn.Module):
             InputError: If the objective does not go with the network.
         """
 
+    def meet_data(
+        self,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        """Get to know the data, when a recipe's run starts; nothing by default.
+
+        Args:
+            mean: Mean of each channel that the images are normalised by; None if the data does not say it.
+            std: Standard deviation of each channel, likewise.
+            class_names: Names of the classes, in the order of the labels; None if the data does not say them.
+
+        Raises:
+            InputError: If the objective does not go with the data.
+        """
+
+    def check_run(self) -> None:
+        """Warn, when training starts, of what a run of ``run_epochs`` does not reach; nothing by default."""
+
+    def teacher_logits(self, images: Tensor) -> Tensor | None:
+        """Return a teacher's logits ``(N, C)`` of the student's classes; None, by default, for no such teacher."""
+        return None
+
     def context(self, images: Tensor, labels: Tensor) -> Any:
         """What the losses of this batch depend on besides logits and labels, e.g. teacher logits; no gradient.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from ..checks import check
 from ..errors import InputError
 from ..losses import class_balanced_weights
-from ._taught import Taught, TeacherOutput
+from ..run_shares import check_epochs, in_epochs, warn_if_unreached
+from ._teacher_objective import TeacherObjective, TeacherOutput
 
 
-class DeiTLT(Taught):
+class DeiTLT(TeacherObjective):
     """DeiT-LT (https://arxiv.org/abs/2404.02900): the class token learns the labels, the distillation token a teacher.
 
     The student has two classifiers, as timm's ``deit_*_distilled_*`` do, whose logits are averaged by the network. One
@@ -25,39 +27,44 @@ class DeiTLT(Taught):
     distillation token an expert of the rare classes. A recipe logs the terms ``cls`` and ``dist``, unweighted.
 
     Args:
-        teacher: What has been trained before: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
-            (``.safetensors``), a timm name, whose pretrained weights are loaded, or a module, which is frozen and
-            moved where it stands.
+        teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
+            (``.safetensors``), a name of timm, whose pretrained weights are loaded, a folder of timm
+            (``local-dir:FOLDER``), or a module, which is frozen and moved where it stands.
         alpha: Weight of the distillation token's loss; that of the class token's is ``1 - alpha``. Like all defaults
             here the authors'.
-        drw_epoch: First epoch of re-weighting; None is never. The authors take 1100 of 1200 on CIFAR.
+        drw_epoch: Beginning of the re-weighting: a share of the run, e.g. 0.9, or the number of epochs before it, e.g.
+            1100; None is never. The authors take 1100 of 1200 on CIFAR.
         drw_beta: Beta of the effective number (`class_balanced_weights`).
         class_counts: Training images of each class; None takes those of the datamodule.
         label_smoothing: Share of each label's mass that is spread over all classes, for the class token.
         heads: Names of the student's two classifiers, of the class and of the distillation token.
-        teacher_args: Further arguments of a timm teacher, e.g. ``{pretrained: false, checkpoint_path: FILE}``.
+        teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
+        teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
+            FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
+            say what the teacher's images were normalised by.
         teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
             that the teacher's file says, or else the student's.
         compile_teacher: Run the teacher through `torch.compile`.
         cache: Folder for the teacher's logits; see `Distillation`.
 
     Raises:
-        InputError: If ``alpha`` or ``label_smoothing`` is out of its range, ``drw_epoch`` is negative, or, when the
-            recipe is built, the teacher cannot be read or does not fit, or the student has no such heads; with the
-            first batch, if re-weighting is asked for and the numbers of training images are not known.
+        InputError: If ``alpha``, ``label_smoothing`` or ``drw_epoch`` is out of its range. When the recipe is built, if
+            the teacher cannot be read or does not fit, or the student has no such heads. With the first batch, if
+            re-weighting is asked for and the numbers of training images are not known.
     """
 
     def __init__(
         self,
-        teacher: str | nn.Module,
+        teacher: list[str | Path | nn.Module] | str | Path | nn.Module,
         *,
         alpha: float = 0.5,
-        drw_epoch: int | None = None,
+        drw_epoch: int | float | None = None,
         drw_beta: float = 0.9999,
         class_counts: list[int] | None = None,
         label_smoothing: float = 0.1,
         heads: tuple[str, str] = ("head", "head_dist"),
-        teacher_args: dict[str, Any] | None = None,
+        teacher_weights: list[float] | None = None,
+        teacher_args: dict[str, Any] | list[dict[str, Any]] | None = None,
         teacher_image_size: int | None = None,
         compile_teacher: bool = False,
         cache: str | None = None,
@@ -65,10 +72,10 @@ class DeiTLT(Taught):
         check(0 <= alpha <= 1, "alpha", alpha, "in [0, 1]")
         check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "in [0, 1)")
         check(0 <= drw_beta < 1, "drw_beta", drw_beta, "in [0, 1)")
-        if drw_epoch is not None and drw_epoch < 0:
-            raise InputError(f"drw_epoch must be at least 0, or none for never, but is {drw_epoch}")
+        check_epochs(drw_epoch=drw_epoch)
         super().__init__(
             teacher,
+            teacher_weights=teacher_weights,
             teacher_args=teacher_args,
             teacher_image_size=teacher_image_size,
             compile_teacher=compile_teacher,
@@ -98,6 +105,11 @@ class DeiTLT(Taught):
                     f" (2, {num_classes}): name two classifiers"
                 )
 
+    def check_run(self) -> None:
+        """Warn of a re-weighting that never begins."""
+        super().check_run()
+        warn_if_unreached(self.drw_epoch, self.run_epochs, name="drw_epoch", effect="no class is re-weighted", spare=1)
+
     def context(self, images: Tensor, labels: Tensor) -> TeacherOutput:
         """The teacher's answer."""
         if self.drw_epoch is not None:
@@ -121,7 +133,7 @@ class DeiTLT(Taught):
         assert self.student is not None
         of_class, of_teacher = self.student.take()
         # A test knows no training images.
-        reweighted = self._weights is not None and self.epoch >= (self.drw_epoch or 0)
+        reweighted = self._weights is not None and self.epoch >= in_epochs(self.drw_epoch or 0, self.run_epochs)
         smoothing = 0.0 if reweighted and labels.ndim == 1 else self.label_smoothing
         cls = F.cross_entropy(of_class, labels, reduction="none", label_smoothing=smoothing)
         seen = context.logits.argmax(1)

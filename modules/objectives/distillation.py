@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +14,19 @@ from torch import Tensor, nn
 from ..checks import not_negative
 from ..errors import InputError
 from ..losses import KD, FeatureLoss, LogitLoss
-from ..run_shares import check_epochs, in_epochs
-from ._taught import Taught, TeacherOutput
+from ..run_shares import check_epochs, in_epochs, warn_if_unreached
+from ._teacher_objective import TeacherObjective, TeacherOutput
 
 
-class Distillation(Taught):
+class Distillation(TeacherObjective):
     """Cross-entropy and any losses against a teacher: ``ce_weight`` CE + sum_i ``kd_weight``_i loss_i.
 
     The teacher is no part of the run: it is neither trained, nor in checkpoints, nor seen by DDP. It sees the images
-    as the student does, augmented and normalised, in evaluation mode, without gradients and in the run's precision.
-    A recipe logs the unweighted terms: ``ce``, and ``kd`` for one loss or the lower-case class name of each of several.
+    as the student does, augmented, in evaluation mode, without gradients and in the run's precision. Where its file
+    says another mean and standard deviation than the data, the images are normalised by its own.
+
+    A recipe logs ``val/teacher_accuracy`` once, with the first validation. It logs the unweighted terms: ``ce``, and
+    ``kd`` for one loss or the lower-case class name of each of several losses.
 
     Each loss states the weights of its paper, and these are the defaults here:
 
@@ -42,9 +46,9 @@ class Distillation(Taught):
     ==================================== ========= ========= ==================
 
     Args:
-        teacher: What has been trained before: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
-            (``.safetensors``), a timm name, whose pretrained weights are loaded, or a module, which is frozen and
-            moved where it stands.
+        teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
+            (``.safetensors``), a name of timm, whose pretrained weights are loaded, a folder of timm
+            (``local-dir:FOLDER``), or a module, which is frozen and moved where it stands.
         loss: Compares student and teacher; None is `KD`.
         losses: Several losses in the place of ``loss``.
         ce_weight: Weight of the cross-entropy with the labels. None is the weight that the loss's paper uses, as in
@@ -53,7 +57,10 @@ class Distillation(Taught):
             uses, as in the table.
         kd_warmup: Beginning of the run over which the weights of all losses rise linearly from 0: a share of the run,
             e.g. 0.1, or whole epochs, e.g. 20. None is the warm-up that each loss's paper uses, as in the table.
-        teacher_args: Further arguments of a timm teacher, e.g. ``{pretrained: false, checkpoint_path: FILE}``.
+        teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
+        teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
+            FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
+            say what the teacher's images were normalised by.
         teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
             that the teacher's file says, or else the student's.
         compile_teacher: Run the teacher through `torch.compile`.
@@ -68,14 +75,15 @@ class Distillation(Taught):
 
     def __init__(
         self,
-        teacher: str | nn.Module,
+        teacher: list[str | Path | nn.Module] | str | Path | nn.Module,
         loss: LogitLoss | FeatureLoss | None = None,
         *,
         losses: list[LogitLoss | FeatureLoss] | None = None,
         ce_weight: float | None = None,
         kd_weight: float | list[float] | None = None,
         kd_warmup: int | float | None = None,
-        teacher_args: dict[str, Any] | None = None,
+        teacher_weights: list[float] | None = None,
+        teacher_args: dict[str, Any] | list[dict[str, Any]] | None = None,
         teacher_image_size: int | None = None,
         compile_teacher: bool = False,
         cache: str | None = None,
@@ -102,12 +110,14 @@ class Distillation(Taught):
             raise InputError(f"cache {cache} holds logits, but {type(hints[0]).__name__} needs features: leave it out")
         super().__init__(
             teacher,
+            teacher_weights=teacher_weights,
             teacher_args=teacher_args,
             teacher_image_size=teacher_image_size,
             compile_teacher=compile_teacher,
             cache=cache,
             teacher_layers=[layer for hint in hints for layer in hint.teacher_layers],
             student_layers=[layer for hint in hints for layer in hint.student_layers],
+            needs_logits=len(hints) < len(found),
         )
         self.losses = nn.ModuleList(found)
         self.accepts_soft_labels = all(one.accepts_soft_labels for one in found)
@@ -125,7 +135,7 @@ class Distillation(Taught):
             return
         images = torch.zeros(2, in_chans, image_size, image_size)
         assert self.teacher is not None
-        answer = self.ask(images.to(self.teacher.dtype))
+        answer = TeacherOutput(*self.teacher(images.to(self.teacher.dtype)))
         if self.student is not None:
             self.try_student(network, images)
         for loss, *features in self._with_features(answer):
@@ -133,6 +143,12 @@ class Distillation(Taught):
                 loss.build(*([tuple(layer.shape[1:]) for layer in layers] for layers in features))
             elif isinstance(loss, LogitLoss):
                 loss.build(answer.logits)
+
+    def check_run(self) -> None:
+        """Warn of a weight that never becomes whole."""
+        for warmup in sorted(set(self.kd_warmups)):
+            effect = "the weight of the loss never becomes whole"
+            warn_if_unreached(warmup, self.run_epochs, name="kd_warmup", effect=effect)
 
     @property
     def title(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 from ..checks import check, positive
 from ..losses import soft_cross_entropy
 from ..losses._logits import full_precision
-from ._taught import Taught, TeacherOutput
+from ._teacher_objective import TeacherObjective, TeacherOutput
 
 
-class LTD(Taught):
+class LTD(TeacherObjective):
     """Low temperature distillation (https://arxiv.org/abs/2111.02331): cross-entropy against a teacher's soft labels.
 
     The teacher is trained naturally and is asked about the clean images; the student, in adversarial training, answers
@@ -26,13 +27,16 @@ class LTD(Taught):
     ``soft`` and, with ``hard_weight``, ``ce``.
 
     Args:
-        teacher: What has been trained before: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
-            (``.safetensors``), a timm name, whose pretrained weights are loaded, or a module, which is frozen and
-            moved where it stands.
+        teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
+            (``.safetensors``), a name of timm, whose pretrained weights are loaded, a folder of timm
+            (``local-dir:FOLDER``), or a module, which is frozen and moved where it stands.
         temperature: Divides the teacher's logits (ours, unverified; 1 to 5 are worth trying).
         hard_weight: Weight of the cross-entropy with the labels, beside ``1 - hard_weight`` of that with the soft
             ones (ours; unverified).
-        teacher_args: Further arguments of a timm teacher, e.g. ``{pretrained: false, checkpoint_path: FILE}``.
+        teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
+        teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
+            FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
+            say what the teacher's images were normalised by.
         teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
             that the teacher's file says, or else the student's.
         compile_teacher: Run the teacher through `torch.compile`.
@@ -45,11 +49,12 @@ class LTD(Taught):
 
     def __init__(
         self,
-        teacher: str | nn.Module,
+        teacher: list[str | Path | nn.Module] | str | Path | nn.Module,
         *,
         temperature: float = 2.0,
         hard_weight: float = 0.0,
-        teacher_args: dict[str, Any] | None = None,
+        teacher_weights: list[float] | None = None,
+        teacher_args: dict[str, Any] | list[dict[str, Any]] | None = None,
         teacher_image_size: int | None = None,
         compile_teacher: bool = False,
         cache: str | None = None,
@@ -58,6 +63,7 @@ class LTD(Taught):
         check(0 <= hard_weight <= 1, "hard_weight", hard_weight, "in [0, 1]")
         super().__init__(
             teacher,
+            teacher_weights=teacher_weights,
             teacher_args=teacher_args,
             teacher_image_size=teacher_image_size,
             compile_teacher=compile_teacher,

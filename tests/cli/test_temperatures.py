@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 import yaml
 from lightning_recipes.datamodules import Digits
-from lightning_recipes.modules.temperatures import temperature_grid
+from lightning_recipes.modules.teachers import temperature_grid
 from lightning_recipes.recipes import Classification, cli_temperatures
 from safetensors import safe_open
 

@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_refused_when_a_recipe_is_built():
         ({"alpha": 1.5}, r"alpha must be in \[0, 1\] but is 1.5"),
         ({"label_smoothing": 1.0}, "label_smoothing must be in"),
         ({"drw_beta": 1.0}, "drw_beta must be in"),
-        ({"drw_epoch": -1}, "drw_epoch must be at least 0, or none for never, but is -1"),
+        ({"drw_epoch": -1}, "drw_epoch must be at least 0, .* but is -1"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(arguments, message):

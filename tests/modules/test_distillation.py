@@ -1,6 +1,11 @@
 import copy
+import json
+from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
+import timm
 import torch
 import torch.nn.functional as F
 from lightning_recipes.modules.errors import InputError
@@ -58,8 +63,8 @@ def test_a_share_of_the_run_as_warm_up_shrinks_with_the_run():
         losses, terms = objective.parts(logits, LABELS, context)
         return float(((losses - terms["ce"]) / terms["kd"]).detach().mean())
 
-    assert [share(0, 240), share(18, 240), share(19, 240)] == pytest.approx([0.05, 0.95, 1], rel=1e-4)
-    assert [share(0, 10), share(0, None)] == pytest.approx([1, 1], rel=1e-4)
+    assert [share(0, 240), share(18, 240), share(19, 240)] == pytest.approx([0.05, 0.95, 1], rel=1e-3)
+    assert [share(0, 10), share(0, None)] == pytest.approx([1, 1], rel=1e-3)
 
 
 def test_weights_are_those_of_the_losss_paper():
@@ -157,7 +162,7 @@ def test_a_layer_that_is_not_called_is_named():
     odd.spare = nn.Conv2d(1, 1, 1)
     for names, argument in ((("spare", "blocks.0"), "student"), (("blocks.0", "spare"), "teacher")):
         with pytest.raises(InputError, match=f"{argument}_layers: the network does not call spare"):
-            attached(odd, FitNet(names[:1], names[1:]), student=odd)
+            attached(copy.deepcopy(odd), FitNet(names[:1], names[1:]), student=odd)
     assert odd.training is False or all(module.training for module in odd.modules())
 
 
@@ -253,6 +258,116 @@ def test_a_loss_of_ones_own():
     )
 
 
+# -- teachers --------------------------------------------------------------------------------------------------------
+
+
+class Answering(nn.Module):
+    """A teacher whose answer holds its logits in another way."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.body = nn.Linear(64, 3)
+        self.wrap = wrap
+
+    def forward(self, pixel_values):
+        return self.wrap(self.body(pixel_values.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda logits: SimpleNamespace(logits=logits),
+        lambda logits: {"logits": logits, "loss": None},
+        lambda logits: (logits, {"feats": []}),
+        lambda logits: [logits],
+        lambda logits: namedtuple("Output", "logits aux_logits")(logits, None),
+    ],
+    ids=["attribute", "mapping", "tuple", "list", "named tuple"],
+)
+def test_logits_are_found_in_what_a_teacher_gives(wrap):
+    teacher = Answering(wrap)
+    assert torch.equal(answers(attached(teacher)), teacher.body(IMAGES.flatten(1)))
+
+
+def test_a_teacher_without_logits_is_refused():
+    with pytest.raises(InputError, match="teacher gives str and no logits"):
+        attached(Answering(lambda logits: "cat"))
+
+
+def test_the_student_cannot_teach_itself():
+    student = network()
+    for teacher in (student, nn.Sequential(student)):
+        with pytest.raises(InputError, match=r"shares its weights with the student, .* give a copy"):
+            attached(teacher, student=student)
+    assert all(parameter.requires_grad for parameter in network().parameters())
+
+
+def test_several_teachers_answer_by_their_mean(tmp_path):
+    first, second = network().eval(), network(width=6).eval()
+    mean = attached([first, second])
+    torch.testing.assert_close(answers(mean), (first(IMAGES) + second(IMAGES)) / 2)
+    weighted = attached([first, second], teacher_weights=[3.0, 1.0], cache=str(tmp_path))
+    expected = 0.75 * first(IMAGES) + 0.25 * second(IMAGES)
+    for _ in range(2):
+        torch.testing.assert_close(answers(weighted), expected)
+    weighted.close()
+    torch.testing.assert_close(
+        answers(attached([first, second], cache=str(tmp_path))), (first(IMAGES) + second(IMAGES)) / 2
+    )
+    assert list(mean.parameters()) == []
+    mean.double()
+    assert next(second.parameters()).dtype == torch.float64
+    for arguments, message in [
+        (([],), "teacher is an empty list"),
+        (([first, second], FitNet(["a"], ["b"])), "2 teachers have no features in common"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            Distillation(*arguments)
+    for options, message in [
+        ({"teacher_weights": [1.0]}, "teacher_weights must be 2 numbers"),
+        ({"teacher_weights": [1.0, -1.0]}, "teacher_weights must be 2 positive numbers"),
+        ({"teacher_args": [{}]}, "teacher_args must be one for all 2 teachers or one each"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            Distillation([network(), network()], **options)
+
+
+def test_features_may_be_those_of_a_teacher_of_other_classes():
+    hint = FitNet(["blocks.0"], ["blocks.0"])
+    assert attached(network(classes=7), hint).teacher_logits(IMAGES) is None
+    with pytest.raises(InputError, match=r"gives outputs of shape \(2, 7\) for 2 images, .*num_classes=3"):
+        attached(network(classes=7), losses=[hint, KD()])
+
+
+def test_a_teacher_from_a_folder_of_timm(tmp_path):
+    body = timm.create_model("resnet10t", num_classes=3).eval()
+    safetensors.torch.save_file(body.state_dict(), tmp_path / "model.safetensors")
+    facts = {"mean": [0.5] * 3, "std": [0.25] * 3, "input_size": [3, 32, 32], "classifier": "fc", "num_classes": 3}
+    facts["first_conv"] = "conv1.0"
+    content = {"architecture": "resnet10t", "num_classes": 3, "pretrained_cfg": facts}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    images = torch.randn(2, 3, 32, 32)
+    student = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    objective = Distillation(f"local-dir:{tmp_path}")
+    objective.attach(student, num_classes=3, in_chans=3, image_size=32)
+    objective.meet_data(mean=[0.4] * 3, std=[0.5] * 3)
+    torch.testing.assert_close(
+        answers(objective, images), body((images * 0.5 + 0.4 - 0.5) / 0.25), rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(InputError, match="knows 3 classes, the student 4"):
+        Distillation(f"local-dir:{tmp_path}").attach(student, num_classes=4, in_chans=3, image_size=32)
+    with pytest.raises(InputError, match=r"a folder of timm's holds config.json"):
+        Distillation("local-dir:nowhere").attach(student, num_classes=3, in_chans=3, image_size=32)
+
+
+def test_a_transformer_gets_images_of_its_own_size():
+    student = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    arguments = {"pretrained": False, "depth": 1, "embed_dim": 12, "num_heads": 1}
+    objective = Distillation("vit_tiny_patch16_224", teacher_args=arguments)
+    objective.attach(student, num_classes=3, in_chans=3, image_size=32)
+    assert objective.teacher.image_size == 224
+
+
 # -- cache -----------------------------------------------------------------------------------------------------------
 
 
@@ -274,9 +389,9 @@ def test_a_second_objective_needs_no_teacher(tmp_path):
     second = attached(teacher, DKD(), cache=str(tmp_path))
     calls = counted(teacher)
     assert torch.equal(answers(second), expected)
-    assert calls == []
+    assert calls == [1]  # images that are always the same, which tell whose cache it is
     answers(second, IMAGES + 1)
-    assert calls == [1]
+    assert calls == [1, 1]
 
 
 def test_what_changes_the_answers_changes_the_cache(tmp_path):
@@ -294,7 +409,28 @@ def test_what_changes_the_answers_changes_the_cache(tmp_path):
     answers(resized)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         answers(first)
-    assert calls == [1, 1]
+    assert calls == [1, 1, 1, 1]
+
+
+class Sharper(nn.Module):
+    """A teacher whose answers depend on more than its weights."""
+
+    def __init__(self, body, factor):
+        super().__init__()
+        self.body = body
+        self.factor = factor
+
+    def forward(self, images):
+        return self.body(images) * self.factor
+
+
+def test_teachers_of_the_same_weights_have_caches_of_their_own(tmp_path):
+    body = network().eval()
+    for factor in (1.0, 5.0, 1.001, 1.0, 5.0):
+        objective = attached(Sharper(body, factor), cache=str(tmp_path))
+        torch.testing.assert_close(answers(objective), factor * body(IMAGES))
+        objective.close()
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3
 
 
 def test_a_cache_that_cannot_be_is_refused_when_the_recipe_is_built(tmp_path):

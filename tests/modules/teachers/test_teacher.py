@@ -5,7 +5,7 @@ import torch
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.network_file import save_network
 from lightning_recipes.modules.networks import create_network
-from lightning_recipes.modules.teacher import Teacher, load_teacher
+from lightning_recipes.modules.teachers import Teacher, load_teacher
 from lightning_recipes.recipes import Classification
 from torch import nn
 
@@ -29,9 +29,9 @@ def recipe(**arguments):
 
 def test_from_a_recipes_checkpoint(tmp_path):
     trained = recipe().eval()
-    loaded, image_size = load_teacher(checkpoint(tmp_path / "t.ckpt", trained), num_classes=10, in_chans=1)
+    loaded, facts = load_teacher(checkpoint(tmp_path / "t.ckpt", trained), num_classes=10, in_chans=1)
     assert torch.equal(Teacher(loaded)(IMAGES)[0], trained(IMAGES))
-    assert image_size == 8
+    assert facts.image_size == 8
 
 
 def test_from_an_exported_file(tmp_path):
@@ -47,10 +47,10 @@ def test_by_name_with_weights_of_ones_own(tmp_path):
     trained = network().eval()
     torch.save(trained.state_dict(), tmp_path / "weights.pth")
     arguments = {"pretrained": False, "depth": 1, "width": 4, "image_size": 8}
-    loaded, image_size = load_teacher("convnet", num_classes=10, in_chans=1, network_args=arguments)
+    loaded, facts = load_teacher("convnet", num_classes=10, in_chans=1, network_args=arguments)
     loaded.load_state_dict(torch.load(tmp_path / "weights.pth"))
     assert torch.equal(Teacher(loaded)(IMAGES)[0], trained(IMAGES))
-    assert image_size is None
+    assert facts.image_size is None
 
 
 def test_what_cannot_teach_is_refused(tmp_path):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .losses import ats_probabilities, derived_average, wrong_class_variance
+from ..errors import InputError
+from ..losses import ats_probabilities, derived_average, wrong_class_variance
 
 
 def temperature_grid(

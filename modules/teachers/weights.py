@@ -1,0 +1,141 @@
+"""Weights of a network from a file of any project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .key_maps import benchmark_names
+
+_NAMES = ("state_dict", "model", "net", "network", "model_state_dict", "model_state", "weights")
+"""Names under which checkpoints hold their weights."""
+
+
+def load_weights(network: nn.Module, path: str | Path, *, prefix: str | None = None) -> None:
+    """Put the weights of a file into a network.
+
+    A file is a state dict or a checkpoint that holds one, as ``.safetensors`` or by `torch.save`. Its names are the
+    network's own, possibly behind a common prefix such as ``model.`` or ``module.``, or those of `benchmark_names`.
+
+    Args:
+        network: The network; all its weights must be in the file.
+        path: The file.
+        prefix: Beginning of the names of the network's weights in the file; None finds it.
+
+    Raises:
+        InputError: If the file cannot be read, has no weights or several sets that fit, or does not fit the network.
+
+    Examples:
+        >>> load_weights(create_network("cifar_resnet56", num_classes=100), "resnet56_vanilla/ckpt_epoch_240.pth")
+    """
+    weights = read_weights(path)
+    own = network.state_dict()
+    # Files of old versions of torch lack these counters, which evaluation does not read.
+    counters = {key for key in own if key.endswith("num_batches_tracked")}
+    layouts = [{key: key for key in own}, *benchmark_names(network)]
+    found: dict[str, dict[str, str]] = {}
+    for names in layouts:
+        for start in _prefixes(weights, names, counters) if prefix is None else [prefix]:
+            if start not in found and all(start + names[key] in weights for key in own if key not in counters):
+                found[start] = names
+    if "" in found:
+        found = {"": found[""]}
+    if not found:
+        raise InputError(_unfit(weights, layouts, path, prefix))
+    if len(found) > 1:
+        raise InputError(
+            f"teacher file {path} holds several sets of weights that fit, under {', '.join(sorted(found))}: choose one"
+            " with teacher_args.prefix"
+        )
+    ((start, names),) = found.items()
+    chosen = {key: weights[start + names[key]] for key in own if start + names[key] in weights}
+    spare = {key for key in weights if key.startswith(start)} - {start + names[key] for key in own}
+    if spare:
+        raise InputError(
+            f"teacher file {path} holds more than {type(network).__name__} has, e.g. {', '.join(sorted(spare)[:3])}:"
+            " it is another network's, name that one"
+        )
+    try:
+        network.load_state_dict({**{key: own[key] for key in counters}, **chosen})
+    except RuntimeError as error:
+        raise InputError(f"teacher file {path} does not fit {type(network).__name__}: {str(error)[:300]}") from error
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, or of a checkpoint that holds one.
+
+    Args:
+        path: A file ``.safetensors`` or of `torch.save`; of the latter, only tensors and plain values are read.
+
+    Raises:
+        InputError: If the file is missing, cannot be read, or holds no weights.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"teacher file {path} does not exist: name another in teacher_args.checkpoint_path")
+    try:
+        if Path(path).suffix == ".safetensors":
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            # Checkpoints often hold their best accuracy as a number of numpy.
+            with torch.serialization.safe_globals(_NUMBERS):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError) as error:
+        raise InputError(f"teacher file {path} cannot be read: {_first_line(error)}") from error
+    except Exception as error:  # pickle's own, and torch's for what is no plain value
+        raise InputError(
+            f"teacher file {path} holds more than tensors and plain values ({_first_line(error)}): save its state_dict"
+            " alone with torch.save"
+        ) from error
+    for holder in (content, *(content.get(name) for name in _NAMES)) if isinstance(content, Mapping) else ():
+        if isinstance(holder, Mapping) and holder:
+            tensors = {str(key): value for key, value in holder.items() if isinstance(value, Tensor)}
+            if len(tensors) > len(holder) / 2:
+                return {_plain(key): value for key, value in tensors.items()}
+    raise InputError(f"teacher file {path} holds no weights: give a state dict, or a checkpoint with `state_dict`")
+
+
+# Constructors of numpy's numbers, which can do nothing else. The scalar's module has been renamed.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+
+
+def _plain(key: str) -> str:
+    """A name without what wrappers of parallel and compiled training put in front."""
+    return key.removeprefix("module.").replace("_orig_mod.", "")
+
+
+def _prefixes(weights: Mapping[str, Tensor], names: Mapping[str, str], counters: set[str]) -> list[str]:
+    """Beginnings that a weight's name has in a file."""
+    name = next((theirs for ours, theirs in names.items() if ours not in counters), None)
+    if name is None:
+        return []
+    starts = {key.removesuffix(name) for key in weights if key == name or key.endswith(f".{name}")}
+    return sorted(starts)
+
+
+def _unfit(weights: Mapping[str, Tensor], layouts: list[dict[str, str]], path: str | Path, prefix: str | None) -> str:
+    """Say what the file lacks of the layout that it comes nearest to."""
+    lacking = [[key for key in names.values() if (prefix or "") + key not in weights] for names in layouts]
+    missing = min(lacking, key=len)
+    under = "" if prefix is None else f" under the prefix {prefix!r}"
+    return (
+        f"teacher file {path} does not fit the network: it lacks {len(missing)} of {len(layouts[0])} weights{under},"
+        f" e.g. {', '.join(missing[:1])}; it has {', '.join(list(weights)[:3])}, …: name the"
+        " network that it was saved from, or the prefix of its weights with teacher_args.prefix"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:100] if str(error).strip() else ''}"
