@@ -49,11 +49,11 @@ class Distillation(TeacherObjective):
         teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
             (``.safetensors``), a name of timm, whose pretrained weights are loaded, a folder of timm
             (``local-dir:FOLDER``), or a module, which is frozen and moved where it stands.
-        loss: Compares student and teacher; None is `KD`.
-        losses: Several losses in the place of ``loss``.
+        loss: Compares student and teacher; None is `KD`, where there are no ``losses``.
+        losses: Several losses; ``loss``, if it is given too, comes before them.
         ce_weight: Weight of the cross-entropy with the labels. None is the weight that the loss's paper uses, as in
             the table; of several losses the largest.
-        kd_weight: Weight of ``loss``, or a weight for each of ``losses``. None is the weight that each loss's paper
+        kd_weight: Weight of the loss, or a list with the weight of each. None is the weight that each loss's paper
             uses, as in the table.
         kd_warmup: Beginning of the run over which the weights of all losses rise linearly from 0: a share of the run,
             e.g. 0.1, or whole epochs, e.g. 20. None is the warm-up that each loss's paper uses, as in the table.
@@ -88,11 +88,7 @@ class Distillation(TeacherObjective):
         compile_teacher: bool = False,
         cache: str | None = None,
     ) -> None:
-        if loss is not None and losses is not None:
-            raise InputError("loss and losses are both given: put all losses into losses")
-        if losses is not None and not losses:
-            raise InputError("losses is empty: give at least one loss, e.g. KD")
-        found = losses if losses is not None else [loss if loss is not None else KD()]
+        found = [*([loss] if loss is not None else []), *(losses or [])] or [KD()]
         if kd_weight is None:
             kd_weight = [one.kd_weight for one in found]
         weights = [kd_weight] if isinstance(kd_weight, (int, float)) else list(kd_weight)

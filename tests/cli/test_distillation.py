@@ -74,3 +74,36 @@ def test_what_cannot_be_used_is_said_in_a_line(recipes, teacher, options, messag
     result = recipes(f"fit TINY {DISTILLED.format(teacher)} {options}")
     assert result.code == 2
     assert message in result.error
+
+
+def test_several_losses_and_several_teachers(recipes, teacher):
+    losses = (
+        "--model.objective.losses+ KD --model.objective.losses+ DKD --model.objective.losses.beta 2"
+        " --model.objective.kd_weight [0.5,2]"
+    )
+    teachers = f"[{teacher},{teacher}]"
+    options = f"{DISTILLED.format(teachers)} {losses} --model.objective.teacher_weights [1,3]"
+    result = recipes(f"fit TINY {options} --model.objective.kd_warmup 0.5")
+    assert result.code == 0, result.err
+    with (result.run / "metrics.csv").open() as rows:
+        names = set(csv.DictReader(rows).fieldnames)
+    assert {"val/ce", "val/kd", "val/dkd", "val/teacher_accuracy"} <= names
+    again = recipes(f"fit -c {result.run}/recipe.yaml")
+    assert again.code == 0, again.err
+    assert "kd_warmup: 0.5" in (result.run / "recipe.yaml").read_text()
+
+
+def test_another_loss_brings_its_own_weights(recipes, teacher):
+    result = recipes(f"fit -c digits/dkd TINY {DISTILLED.format(teacher)} --model.objective.loss KD")
+    assert result.code == 0, result.err
+    text = (result.run / "recipe.yaml").read_text()
+    assert all(f"{name}: null" in text for name in ("ce_weight", "kd_weight", "kd_warmup"))
+
+
+def test_a_loss_is_added_to_that_of_a_recipe(recipes, teacher):
+    layers = "--model.objective.losses.student_layers [blocks.0] --model.objective.losses.teacher_layers [blocks.0]"
+    losses = f"--model.objective.losses+ AttentionTransfer {layers}"
+    result = recipes(f"fit -c digits/kd TINY {DISTILLED.format(teacher)} {losses}")
+    assert result.code == 0, result.err
+    with (result.run / "metrics.csv").open() as rows:
+        assert {"val/kd", "val/attentiontransfer"} <= set(csv.DictReader(rows).fieldnames)
