@@ -158,3 +158,44 @@ class OneCycleSchedule(RunSchedule):
             return start + (1 - start) * (1 - math.cos(math.pi * step / max(top, 1))) / 2
         end = start / self.final_divisor
         return end + (1 - end) * (1 + math.cos(math.pi * min(1.0, (step - top) / (last - top)))) / 2
+
+
+class CyclicSchedule(RunSchedule):
+    """One triangle: linearly from 0 up to the base rate, and linearly down to 0 (https://arxiv.org/abs/1506.01186).
+
+    Rates and momentum are those of `torch.optim.lr_scheduler.CyclicLR` with ``base_lr`` 0, the base rate as ``max_lr``
+    and one cycle a run, as in the code of FGSM-RS and N-FGSM. The first step has rate 0.
+
+    Args:
+        optimizer: The optimizer whose learning rate is scheduled; its own rate is the highest.
+        peak: Share of the run, in (0, 1), after which the rate is highest.
+        low_momentum: Momentum at the highest rate; at rate 0 it is the optimizer's own. The default is that of
+            `CyclicLR`. None, or an optimizer without momentum, leaves momentum alone.
+        total: Length of the run in scheduler steps; None lets the recipe fill it in.
+
+    Raises:
+        InputError: If ``peak`` is outside (0, 1).
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, peak: float = 0.5, low_momentum: float | None = 0.8, total: int | None = None
+    ) -> None:
+        if not 0 < peak < 1:
+            raise InputError(f"peak is a share of the run and must lie in (0, 1) but is {peak}")
+        self.peak = peak
+        self.low_momentum = low_momentum
+        self.base_momenta = [group.get("momentum") for group in optimizer.param_groups]
+        super().__init__(optimizer, total=total)
+
+    def get_lr(self) -> Any:
+        """The rates of the next step; the momentum of that step is set with them."""
+        factor = self._factor(self.last_epoch)
+        for group, base in zip(self.optimizer.param_groups, self.base_momenta, strict=True):
+            if base and self.low_momentum is not None:
+                group["momentum"] = base - (base - self.low_momentum) * factor
+        return super().get_lr()
+
+    def _factor(self, step: int) -> float:
+        total = self.total if self.total is not None else max(1, step)
+        top = self.peak * total
+        return step / top if step <= top else max(0.0, (total - step) / (total - top))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from lightning_recipes.modules.errors import InputError
-from lightning_recipes.modules.lr_schedules import CosineSchedule, MilestoneSchedule, OneCycleSchedule
+from lightning_recipes.modules.lr_schedules import CosineSchedule, CyclicSchedule, MilestoneSchedule, OneCycleSchedule
 
 
 def rates(build, total, fit=True):
@@ -81,3 +81,33 @@ def test_milestones_that_are_not_rising_shares_are_refused(milestones):
 def test_warmup_of_a_whole_run_is_refused():
     with pytest.raises(InputError, match=r"warmup is a share .* but is 5"):
         rates(lambda o: CosineSchedule(o, warmup=5), 10)
+
+
+@pytest.mark.parametrize("total", [20, 333])
+def test_one_triangle_equals_torchs_cyclic_rate_and_momentum(total):
+    found = []
+    for ours in (True, False):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.2, momentum=0.9)
+        if ours:
+            scheduler = CyclicSchedule(optimizer)
+            scheduler.fit_to(total)
+        else:
+            scheduler = torch.optim.lr_scheduler.CyclicLR(
+                optimizer, base_lr=0.0, max_lr=0.2, step_size_up=total / 2, step_size_down=total / 2
+            )
+        values = []
+        for _ in range(total):
+            values += [optimizer.param_groups[0][key] for key in ("lr", "momentum")]
+            optimizer.step()
+            scheduler.step()
+        found.append(values)
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+    assert min(found[0][1::2]) == pytest.approx(0.8, abs=0.001)
+
+
+def test_one_triangle_leaves_other_optimizers_alone():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.2)
+    CyclicSchedule(optimizer).fit_to(10)
+    assert optimizer.param_groups[0]["momentum"] == 0
+    with pytest.raises(InputError, match=r"peak is a share of the run and must lie in \(0, 1\) but is 1.0"):
+        CyclicSchedule(optimizer, peak=1.0)
