@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 
-from ..modules.checks import at_least, not_negative
+from ..modules.checks import at_least, not_negative, one_of
 from ..modules.errors import InputError
 from ..modules.strategies import keeps_weights_whole
 from ._once import refuse_second
@@ -29,26 +30,42 @@ class AWP(Callback):
     backward pass a step more; `AdversarialClassification` attacks its images once for both. The first pass leaves no
     trace in buffers, such as batch statistics, nor in metrics of torchmetrics, and is not logged.
 
-    Unlike the authors' code, the optimizer's step, weight decay included, starts from the weights as they were. Several
-    processes move their weights alike, by the mean of their gradients.
+    By default the optimizer's step, weight decay included, starts from the restored weights. With ``step_from="moved"``
+    it starts from the moved weights, and the move v is subtracted after the step, as in the authors' code: with SGD
+    the two differ by ``-lr · weight_decay · v`` a step. Several processes move their weights alike, by the mean of
+    their gradients.
 
     Args:
         gamma: Length of the move, in lengths of the weights. The authors use 0.005 with TRADES (this default) and 0.01
             with standard adversarial training.
         first_epoch: Epoch, counted from 0, from which on weights are moved (ours; the authors' code begins with the
             first or after a warm-up).
+        step_from: Weights that the optimizer's step starts from: the restored "weights", or the "moved" ones. With
+            "moved" a callback sees moved weights in ``on_before_optimizer_step``, and restored ones from the end of
+            the step on.
 
     Raises:
         InputError: If an argument is out of its range, or, when a run starts, the module optimizes manually or the
             strategy splits weights among processes.
     """
 
-    def __init__(self, gamma: float = 0.005, *, first_epoch: int = 0) -> None:
+    def __init__(
+        self,
+        gamma: float = 0.005,
+        *,
+        first_epoch: int = 0,
+        step_from: Literal["weights", "moved"] = "weights",
+    ) -> None:
         not_negative(gamma=gamma)
         at_least(0, first_epoch=first_epoch)
+        one_of(("weights", "moved"), step_from=step_from)
         self.gamma = gamma
         self.first_epoch = first_epoch
+        self.step_from = step_from
         self._kept: list[tuple[nn.Parameter, Tensor]] = []
+        self._moves: list[Tensor] = []
+        self._hooks: list[RemovableHandle] = []
+        self._step_follows = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what it cannot work with, and go behind the callbacks that set the weights of samples."""
@@ -69,9 +86,15 @@ class AWP(Callback):
         # A new list, as the trainer is going through the old one.
         trainer.callbacks = [*others[:place], self, *others[place:]]  # type: ignore[attr-defined]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask the optimizer to say when its step is done, where the step starts from the moved weights."""
+        if self.step_from == "moved":
+            self._hooks = [optimizer.register_step_post_hook(self._undo) for optimizer in trainer.optimizers]
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Move the weights."""
         self._restore()  # of a batch that was started and left out
+        self._step_follows = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
         if not self.gamma or trainer.current_epoch < self.first_epoch:
             return
         weights = [weight for weight in pl_module.parameters() if weight.requires_grad and weight.ndim > 1]
@@ -85,11 +108,15 @@ class AWP(Callback):
                 # Half precision may have made the gradient infinite, and then there is no direction.
                 usable = torch.isfinite(length) & (length > 0)
                 factor = torch.where(usable, self.gamma * weight.norm() / length, 0.0)
-                weight.add_(torch.where(usable, gradient, 0.0) * factor)
+                move = torch.where(usable, gradient, 0.0) * factor
+                weight.add_(move)
+                if self.step_from == "moved":
+                    self._moves.append(move)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the weights back."""
-        self._restore()
+        """Put the weights back, unless a step from the moved ones follows."""
+        if self.step_from == "weights" or not self._step_follows:
+            self._restore()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Put them back also after a step without a backward pass."""
@@ -106,12 +133,31 @@ class AWP(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put them back before anything is saved."""
         self._restore()
+        self._remove_hooks()
+
+    def on_train_end(self, *args: Any) -> None:
+        """Leave the optimizer alone."""
+        self._remove_hooks()
 
     def _restore(self) -> None:
         with torch.no_grad():
             for weight, values in self._kept:
                 weight.copy_(values)
         self._kept.clear()
+        self._moves.clear()
+
+    def _undo(self, *args: Any) -> None:
+        """Subtract the move after a step that started from the moved weights."""
+        with torch.no_grad():
+            for (weight, _), move in zip(self._kept, self._moves, strict=True):
+                weight.sub_(move)
+        self._kept.clear()
+        self._moves.clear()
+
+    def _remove_hooks(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
 
 def _gradients(

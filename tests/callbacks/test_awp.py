@@ -83,6 +83,71 @@ def test_the_step_is_taken_where_the_weights_are_at_their_worst():
     torch.testing.assert_close(run.callback_metrics["loss"], loss.detach())
 
 
+def released_steps(number, weight_decay):
+    """The weights after steps of the authors' algorithm: move, step, subtract the move."""
+    module = Foreign()
+    optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9, weight_decay=weight_decay)
+    for _ in range(number):
+        buffers = {name: value.clone() for name, value in module.named_buffers()}
+        names, values = zip(*module.named_parameters(), strict=True)
+        gradients = torch.autograd.grad(F.cross_entropy(module.network(IMAGES), LABELS), values)
+        for name, value in module.named_buffers():
+            value.copy_(buffers[name])
+        moves = {
+            name: 0.05 * value.detach().norm() * gradient / gradient.norm()
+            for name, value, gradient in zip(names, values, gradients, strict=True)
+            if value.ndim > 1
+        }
+        for name, move in moves.items():
+            module.get_parameter(name).data += move
+        optimizer.zero_grad()
+        F.cross_entropy(module.network(IMAGES), LABELS).backward()
+        optimizer.step()
+        for name, move in moves.items():
+            module.get_parameter(name).data -= move
+    return module
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+def test_a_step_from_the_moved_weights_is_the_released_one(weight_decay):
+    """By weight decay alone the two kinds of step differ."""
+    found = []
+    for step_from in ("moved", "weights"):
+        module = Foreign()
+        module.configure_optimizers = lambda m=module: torch.optim.SGD(
+            m.parameters(), 0.1, momentum=0.9, weight_decay=weight_decay
+        )
+        run = trainer(max_epochs=3, callbacks=[AWP(0.05, step_from=step_from)])
+        run.fit(module)
+        assert not run.optimizers[0]._optimizer_step_post_hooks
+        found.append(weights(module))
+    expected = weights(released_steps(3, weight_decay))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[0][name], value, rtol=1e-5, atol=2e-6)
+    difference = max((found[1][name] - value).abs().max() for name, value in expected.items() if value.ndim > 1)
+    assert difference > 1e-4 if weight_decay else difference < 2e-6
+
+
+def test_batches_without_a_step_put_moved_weights_back_bit_for_bit():
+    class Starts(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_end(self, trainer, module, *args):
+            self.seen.append((trainer.global_step, weights(module)))
+
+    torch.manual_seed(0)
+    model, watch = classification(), Starts()
+    before = weights(model)
+    run = trainer(
+        max_epochs=1, limit_train_batches=2, accumulate_grad_batches=2, callbacks=[AWP(step_from="moved"), watch]
+    )
+    run.fit(model, digits())
+    assert [step for step, _ in watch.seen] == [0, 1]
+    assert all(torch.equal(value, before[name]) for name, value in watch.seen[0][1].items())
+    assert not torch.equal(watch.seen[1][1]["network.blocks.0.0.weight"], before["network.blocks.0.0.weight"])
+
+
 @pytest.mark.parametrize("options", [{"gamma": 0.0}, {"gamma": 0.1, "first_epoch": 2}], ids=str)
 def test_without_a_move_nothing_changes(options):
     found = []
@@ -231,6 +296,7 @@ def test_a_second_one_is_refused():
     [
         ({"gamma": -0.1}, "gamma must be at least 0, and finite, but is -0.1"),
         ({"first_epoch": -1}, "first_epoch must be at least 0 but is -1"),
+        ({"step_from": "there"}, "step_from must be weights or moved but is 'there'"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
