@@ -1,10 +1,12 @@
 """Adversarial training from the command line, up to AutoAttack."""
 
+import csv
 import json
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ATTACKED = (
     "fit -c digits/pgd_at --model.network_args.depth 1 --model.network_args.width 4 --data.subset 8"
@@ -22,6 +24,38 @@ def test_the_end_of_a_test_is_autoattack(recipes):
     assert found["test/autoattack_accuracy"] <= found["test/pgd20_accuracy"] <= found["test/clean_accuracy"]
     assert f"accuracy under AutoAttack {found['test/autoattack_accuracy']:.4f}" in result.out
     assert {"test/robust_accuracy", "test/masking_signs", "test/fgsm_accuracy"} <= set(found)
+
+
+def best(run):
+    """Epoch and score of the best checkpoint, and the robust accuracies that the run logged."""
+    with (run / "metrics.csv").open() as file:
+        logged = [row["val/robust_accuracy"] for row in csv.DictReader(file)]
+    checkpoint = torch.load(run / "checkpoints/best.ckpt", weights_only=False)
+    state = next(value for name, value in checkpoint["callbacks"].items() if name.startswith("BestAndLast"))
+    assert state["monitor"] == "val/robust_accuracy"
+    return checkpoint["epoch"], float(state["best_model_score"]), [float(value) for value in logged if value]
+
+
+def test_the_best_checkpoint_has_the_highest_robust_accuracy_also_over_a_resume(recipes):
+    """The rate rises until training diverges, so the best epoch is not the last."""
+    line = (
+        f"{ATTACKED} --data.subset 24 --data.val_fraction 0.3 --model.eval_steps 5 --model.optimizer.lr 20"
+        " --model.lr_scheduler OneCycleSchedule --model.lr_scheduler.peak 0.9 --model.lr_scheduler.start_divisor 1000"
+    )
+    first = recipes(f"{line} --trainer.max_epochs 4").run
+    epoch, score, logged = best(first)
+    assert len(logged) == 4
+    assert (epoch, score) == (logged.index(max(logged)), pytest.approx(max(logged)))
+    assert epoch < 3
+    resumed = recipes(
+        f"fit -c {first}/recipe.yaml --trainer.max_epochs 6 --ckpt_path {first}/checkpoints/last.ckpt"
+    ).run
+    assert resumed != first
+    epoch, score, after = best(resumed)
+    assert len(after) == 2
+    # The best epoch before the resume counts, and its checkpoint came along.
+    everything = logged + after
+    assert (epoch, score) == (everything.index(max(everything)), pytest.approx(max(everything)))
 
 
 def test_the_attack_is_chosen_on_the_line_and_knows_the_data(recipes):

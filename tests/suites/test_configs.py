@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning_recipes import datamodules
 from lightning_recipes.modules.errors import InputError
-from lightning_recipes.recipes import Classification, cli_configs
+from lightning_recipes.recipes import AdversarialClassification, Classification, cli_configs
 from lightning_recipes.recipes.cli_catalog import find, names
 from lightning_recipes.recipes.cli_run import RecipesCLI, load_plugins, quieten
 from PIL import Image
@@ -75,4 +75,10 @@ def test_recipes_and_overlays_on_them_can_be_built(recipe):
         for key in cli_configs.load(overlay, find(overlay)).get("trainer", {}) if overlay else []:
             assert cli.settings.trainer[key.rstrip("+")] is not None
         assert cli.model.num_classes == cli.datamodule.num_classes
+        if isinstance(cli.model, AdversarialClassification):
+            # Robust accuracy often falls again: best.ckpt is chosen by it, on images that nothing is trained on.
+            assert cli.model.monitor == "val/robust_accuracy"
+            assert cli.datamodule.val_fraction > 0
+            own = [c["class_path"] for c in content.get("trainer", {}).get("callbacks", [])]
+            assert not any(name.endswith("Checkpoint") for name in own)
         assert cli.trainer.fast_dev_run
