@@ -11,10 +11,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from ..modules.attacks import load_autoattack, masking_signs, robustness
 from ..modules.checks import check, positive
 from ..modules.errors import InputError
 from ..modules.normalised import Normalised, channel_statistics
-from ..modules.robustness import load_autoattack, masking_signs, robustness
 from ._once import refuse_second
 
 
@@ -24,7 +24,7 @@ class AutoAttack(Callback):
     For any LightningModule whose batches are pairs of images and class indices and whose ``forward`` gives logits. It
     runs at the end of `recipes test`, and logs ``test/autoattack_accuracy``, ``test/fgsm_accuracy``,
     ``test/pgd20_accuracy``, …, of the images it attacked, and ``test/masking_signs``, the number of checks that failed;
-    `modules.robustness` says what they are. It needs the extra ``attacks``.
+    `modules.attacks` says what they are. It needs the extra ``attacks``.
 
     Args:
         images: Number of test images, a random choice of each process's share of them that is the same for the same

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from ..modules.attacks import PGD
+from ..modules.attacks import PGD, SecondBatchNorm
 from ..modules.checks import at_least, not_negative, one_of
 from ..modules.errors import InputError
 from ..modules.evaluation_mode import evaluation_mode
-from ..modules.losses import kd_loss
+from ..modules.losses import kd_loss, mart_terms
 from ..modules.networks import arranged
 from ..modules.normalised import Normalised, register_statistics, statistics_of_data
 from ..modules.sampling import run_seed
-from ..modules.second_batch_norm import SecondBatchNorm
 from .classification import Classification, _classes
 
 
@@ -44,25 +43,31 @@ class AdversarialClassification(Classification):
         mean: Mean that the data subtracts from each channel of its pixels. If neither ``mean`` nor ``std`` is given,
             both come from the trainer's datamodule, or are 0 and 1 without one.
         std: Standard deviation that the data then divides each channel by.
-        attack: Makes the training images, from images in [0, 1]. None is `PGD` with its own defaults, started as
-            TRADES does where ``trades_beta`` is not 0.
+        attack: Makes the training images, from images in [0, 1]. None is `PGD` with its own defaults, with start
+            "gaussian" for TRADES and MART.
         attack_loss: What the training attack raises: the cross-entropy with the labels ("cross_entropy"), the
             divergence from what the network says of the natural image ("divergence", as in TRADES), or the
             ``objective`` ("objective"). None is "divergence" where ``trades_beta`` is not 0, else "cross_entropy".
-        eval_steps: Steps of the attack of validation and test images: ``attack``, on the cross-entropy, with at least
-            4 steps from the middle to the edge of the ball, from random starts, which are those of the run's seed.
+        eval_steps: Number of attack steps for validation and test images. They are attacked by PGD in the ball of
+            ``attack``, maximizing cross-entropy, with a step size of at most eps/4, from random starts drawn from the
+            run's seed.
         trades_beta: 0 trains on attacked images alone. Else the objective is that of the natural images, and
             ``trades_beta`` times the divergence of the attacked images' probabilities from theirs is added to it:
             TRADES (https://arxiv.org/abs/1901.08573), whose authors use 6. Logged as ``divergence``, unweighted.
-        batch_norm: How natural and attacked images, where both are trained on, go through batch normalisation: as two
-            batches one after the other ("alternate", as in TRADES), as one batch ("shared"), or as two batches with a
-            set of statistics and weights each ("dual", https://arxiv.org/abs/1911.09665), of which that of the attacked
-            images is the network's, used for all evaluation and export.
+        mart_beta: Weight of the divergence in MART (https://openreview.net/forum?id=rklOg6EFwS), 0 for no MART. The
+            objective is that of the attacked images, and the terms of `mart_terms` are added, logged as ``margin``
+            and, unweighted, ``divergence``. The authors use 6 for a wide ResNet and 5 for a ResNet-18.
+        batch_norm: How natural and attacked images share batch normalization where both are trained on. "alternate":
+            two batches, natural images first; both move the running statistics. "repeated": the natural images then
+            move them once more, as in the code of TRADES. "shared": one batch. "dual": each kind has its own
+            batch-norm layers (https://arxiv.org/abs/1911.09665); evaluation and export use the layers of the attacked
+            images.
         options: All other arguments of `Classification`.
 
     Raises:
         InputError: If an argument is out of its range, the network is unknown or does not fit, an attack is targeted,
-            or the objective does not go with the network, the soft labels of Mixup and CutMix, or ``batch_norm``.
+            the objective does not go with the network, the soft labels of Mixup and CutMix, or ``batch_norm``, or
+            MART is given with TRADES or soft labels.
     """
 
     monitor = "val/robust_accuracy"
@@ -82,12 +87,22 @@ class AdversarialClassification(Classification):
         attack_loss: Literal["cross_entropy", "divergence", "objective"] | None = None,
         eval_steps: int = 20,
         trades_beta: float = 0.0,
-        batch_norm: Literal["alternate", "shared", "dual"] = "alternate",
+        mart_beta: float = 0.0,
+        batch_norm: Literal["alternate", "repeated", "shared", "dual"] = "alternate",
         **options: Any,
     ) -> None:
         super().__init__(network, num_classes, **options)
-        not_negative(trades_beta=trades_beta)
-        self.attack = attack or PGD(start="gaussian" if trades_beta else "uniform")
+        not_negative(trades_beta=trades_beta, mart_beta=mart_beta)
+        if trades_beta and mart_beta:
+            raise InputError(
+                f"trades_beta {trades_beta} and mart_beta {mart_beta} are two methods: set one of them to 0"
+            )
+        if mart_beta and self.mixing is not None:
+            raise InputError(
+                f"mart_beta {mart_beta} needs class indices, but mixup and cutmix make soft labels: set both to 0"
+            )
+        pairs = bool(trades_beta or mart_beta)
+        self.attack = attack or PGD(start="gaussian" if pairs else "uniform")
         if self.attack.targeted:
             raise InputError("attack is targeted, but the labels here are the right classes: set targeted to false")
         if self.attack.steps * self.attack.step_size < self.attack.eps:
@@ -97,11 +112,11 @@ class AdversarialClassification(Classification):
             )
         at_least(1, eval_steps=eval_steps)
         self.eval_attack = self.attack.for_evaluation(eval_steps)
-        one_of(("alternate", "shared", "dual"), batch_norm=batch_norm)
-        if batch_norm != "alternate" and not trades_beta:
+        one_of(("alternate", "repeated", "shared", "dual"), batch_norm=batch_norm)
+        if batch_norm != "alternate" and not pairs:
             raise InputError(
-                f"batch_norm {batch_norm} is for training on natural and attacked images, but trades_beta is 0, which"
-                " trains on attacked ones alone: raise trades_beta, or leave batch_norm out"
+                f"batch_norm {batch_norm} is for training on natural and attacked images, but trades_beta is 0 and"
+                " mart_beta too, which trains on attacked ones alone: raise one, or leave batch_norm out"
             )
         self.attack_loss = attack_loss or ("divergence" if trades_beta else "cross_entropy")
         if self.attack_loss not in _ATTACK_LOSSES:
@@ -114,6 +129,7 @@ class AdversarialClassification(Classification):
                         " the natural images alone: leave it out"
                     )
         self.trades_beta = trades_beta
+        self.mart_beta = mart_beta
         self.batch_norm = batch_norm
         self.natural_norm = SecondBatchNorm(self.network) if batch_norm == "dual" else None
         register_statistics(self, mean, std, in_chans=self.in_chans)
@@ -147,19 +163,47 @@ class AdversarialClassification(Classification):
         attacked = self._normalised(self._attacked)
         if not self.rehearsing:
             self._attacked = None
-        if not self.trades_beta:
+        if not (self.trades_beta or self.mart_beta):
             logits = self(attacked)
             return logits, *self.objective.parts(logits, labels, context)
+        if self.mart_beta:
+            return self._mart_losses(images, attacked, labels, context)
         if self.batch_norm == "shared":
             natural, logits = self(torch.cat([images, attacked])).chunk(2)
             losses, terms = self.objective.parts(natural, labels, context)
         else:
-            natural = self(images) if self.natural_norm is None else self.natural_norm(self.network, images)
+            natural = self._natural(images)
             # Before the next pass, whose features are not those of the teacher's images.
             losses, terms = self.objective.parts(natural, labels, context)
             logits = self(attacked)
+        self._repeat(images)
         divergence = kd_loss(logits, natural, temperature=1.0)
         return logits, losses + self.trades_beta * divergence, {**terms, "divergence": divergence}
+
+    def _mart_losses(
+        self, images: Tensor, attacked: Tensor, labels: Tensor, context: Any
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """As `_training_losses`, for MART."""
+        if self.batch_norm == "shared":
+            natural, logits = self(torch.cat([images, attacked])).chunk(2)
+        else:
+            natural = self._natural(images)
+            logits = self(attacked)
+        losses, terms = self.objective.parts(logits, labels, context)
+        self._repeat(images)
+        margin, divergence = mart_terms(logits, natural, labels)
+        losses = losses + margin + self.mart_beta * divergence
+        return logits, losses, {**terms, "margin": margin, "divergence": divergence}
+
+    def _natural(self, images: Tensor) -> Tensor:
+        """Logits of natural images in a batch of their own."""
+        return self(images) if self.natural_norm is None else self.natural_norm(self.network, images)
+
+    def _repeat(self, images: Tensor) -> None:
+        """Let natural images move the running statistics once more."""
+        if self.batch_norm == "repeated":
+            with torch.no_grad():
+                self(images)
 
     def _attack(self, images: Tensor, labels: Tensor, context: Any) -> Tensor:
         """Attacked training images in pixel units."""
@@ -186,6 +230,11 @@ class AdversarialClassification(Classification):
     def _checked(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
         first = stage not in self._seen_stages
         images, labels = super()._checked(batch, stage)
+        if self.mart_beta and stage == "train" and labels.ndim > 1:
+            raise InputError(
+                f"labels must be class indices (N,) for MART but have shape {tuple(labels.shape)}: give such labels, or"
+                " set mart_beta to 0"
+            )
         if first and len(images):
             pixels = self._pixels(images)
             low, high = pixels.min().item(), pixels.max().item()

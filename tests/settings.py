@@ -23,7 +23,7 @@ from lightning_recipes.callbacks import (
 )
 from lightning_recipes.callbacks._score_file import save_scores
 from lightning_recipes.datamodules import Digits
-from lightning_recipes.modules.attacks import PGD
+from lightning_recipes.modules.attacks import NFGSM, PGD
 from lightning_recipes.modules.auxiliary import DGL, MAN, AugLocal, Auxiliary, FeatureReconstruction, InfoPro, PredSim
 from lightning_recipes.modules.losses import ATS, DIST, DKD, ISATS, KD, LSKD, AttentionTransfer, FitNet
 from lightning_recipes.modules.lr_schedules import CosineSchedule
@@ -120,7 +120,7 @@ def dual_norms() -> AdversarialClassification:
     return adversarial(network=nn.Sequential(*layers), trades_beta=3.0, batch_norm="dual")
 
 
-def adversarial(network: nn.Module | None = None, **arguments) -> AdversarialClassification:
+def adversarial(network: nn.Module | None = None, attack: PGD | None = None, **arguments) -> AdversarialClassification:
     """A recipe whose attack begins at the image, as random starts of two processes are not those of one."""
     data = Digits()
     return AdversarialClassification(
@@ -129,7 +129,7 @@ def adversarial(network: nn.Module | None = None, **arguments) -> AdversarialCla
         in_chans=1,
         mean=data.mean,
         std=data.std,
-        attack=PGD(0.05, 0.02, 3, start="image"),
+        attack=attack or PGD(0.05, 0.02, 3, start="image"),
         lr_scheduler=CosineSchedule,
         **arguments,
     )
@@ -202,6 +202,9 @@ SETTINGS = [
     Setting("pgd_at", model=adversarial),
     # The divergence has no gradient at the image itself.
     Setting("trades", model=lambda: adversarial(trades_beta=3.0, attack_loss="cross_entropy")),
+    Setting("mart", model=lambda: adversarial(mart_beta=5.0)),
+    Setting("fgsm_rs", model=lambda: adversarial(attack=PGD(0.05, 0.0625, 1)), ddp_equals_single=False),
+    Setting("n_fgsm", model=lambda: adversarial(attack=NFGSM(0.05)), ddp_equals_single=False),
     Setting("ltd", model=lambda: adversarial(objective=LTD(teacher()))),
     Setting("auglocal", model=lambda: local(AugLocal(1, merge_last=False))),
     Setting("dgl", model=lambda: local(DGL("cnn")), ddp_equals_single=False),
@@ -251,6 +254,7 @@ VARIANTS = [
     Setting("random starts", model=lambda: adversarial(trades_beta=3.0, mixup=0.8), ddp_equals_single=False),
     Setting("dual norms", model=dual_norms, ddp_equals_single=False),
     Setting("awp", model=adversarial, callbacks=lambda: [AWP(0.01)]),
+    Setting("awp as released", model=adversarial, callbacks=lambda: [AWP(0.01, step_from="moved")]),
     Setting("awp elsewhere", callbacks=lambda: [AWP(0.01)]),
     Setting(
         "local distillation",

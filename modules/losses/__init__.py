@@ -12,6 +12,7 @@ from .global_labels import GlobalLabels, class_means, fuse_global_labels
 from .isats import ISATS, isats_probabilities
 from .kd import KD, kd_loss
 from .lskd import LSKD, standardize_logits
+from .mart import mart_loss, mart_terms
 from .reviewkd import ReviewKD, pyramid_loss
 from .rkd import RKD, rkd_loss
 from .soft_cross_entropy import soft_cross_entropy
@@ -46,6 +47,8 @@ __all__ = [
     "fuse_global_labels",
     "isats_probabilities",
     "kd_loss",
+    "mart_loss",
+    "mart_terms",
     "pyramid_loss",
     "rkd_loss",
     "soft_cross_entropy",

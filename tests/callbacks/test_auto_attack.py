@@ -8,9 +8,8 @@ import torch
 from helpers import run_two_processes, trainer
 from lightning.pytorch import LightningModule
 from lightning_recipes.callbacks import AutoAttack, auto_attack
-from lightning_recipes.modules.attacks import PGD
+from lightning_recipes.modules.attacks import PGD, robustness
 from lightning_recipes.modules.errors import InputError
-from lightning_recipes.modules.robustness import robustness
 from settings import adversarial, digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset

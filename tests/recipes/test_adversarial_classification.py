@@ -8,9 +8,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning_recipes.callbacks import AWP
 from lightning_recipes.datamodules import Digits
-from lightning_recipes.modules.attacks import PGD
+from lightning_recipes.modules.attacks import NFGSM, PGD
 from lightning_recipes.modules.errors import InputError
-from lightning_recipes.modules.losses import AttentionTransfer
+from lightning_recipes.modules.losses import AttentionTransfer, mart_loss
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.modules.objectives import LTD, Distillation
 from lightning_recipes.recipes import AdversarialClassification, Classification
@@ -96,6 +96,38 @@ def test_trades_adds_the_divergence_of_attacked_from_natural(batch_norm):
     torch.testing.assert_close(logits, adversarial_logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch_norm", ["alternate", "repeated", "shared", "dual"])
+def test_mart_is_its_loss_of_attacked_and_natural_logits(batch_norm):
+    model = normalised(mart_beta=5.0, batch_norm=batch_norm)
+    assert model.attack_loss == "cross_entropy"
+    logits, losses, terms, attacked = step(model)
+    images = torch.cat([PIXELS, attacked]).sub(0.5).div(0.25)
+    other = normalised().network
+    if batch_norm == "shared":
+        natural, adversarial_logits = other(images).chunk(2)
+    else:
+        natural, adversarial_logits = other(images[:32]), other(images[32:])
+    torch.testing.assert_close(logits, adversarial_logits, rtol=1e-4, atol=1e-5)
+    expected = mart_loss(adversarial_logits, natural, LABELS, beta=5.0)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
+    assert set(terms) >= {"margin", "divergence"}
+    parameters = [list(network.parameters()) for network in (model.network, other)]
+    gradients = [
+        torch.autograd.grad(value.mean(), own) for value, own in zip((losses, expected), parameters, strict=True)
+    ]
+    # The natural images of "dual" have norms of their own, whose gradients are not the network's.
+    for ours, theirs in zip(*gradients, strict=True) if batch_norm != "dual" else []:
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_mart_begins_beside_the_image_and_refuses_soft_labels():
+    model = normalised(mart_beta=5.0, attack=None)
+    assert model.attack.start == "gaussian"
+    data = TensorDataset(PIXELS, F.one_hot(LABELS, 10).float())
+    with pytest.raises(InputError, match=r"labels must be class indices \(N,\) for MART but have shape \(16, 10\)"):
+        trainer(max_epochs=1, limit_val_batches=0).fit(model, DataLoader(data, 16))
+
+
 def test_gradients_of_trades_flow_through_both_images():
     model = normalised(trades_beta=6.0, attack_loss="cross_entropy")
     model.batch_norm = "shared"
@@ -172,12 +204,17 @@ def statistics(images, momentum=0.1):
     return layer[1].running_mean, layer[1].running_var
 
 
-@pytest.mark.parametrize("batch_norm", ["alternate", "shared", "dual"])
+@pytest.mark.parametrize("batch_norm", ["alternate", "repeated", "shared", "dual"])
 def test_which_images_the_batch_statistics_are_of(batch_norm):
     model = normalised(trades_beta=6.0, batch_norm=batch_norm)
     attacked = (step(model)[3] - 0.5) / 0.25
     natural = (PIXELS - 0.5) / 0.25
-    batches = {"alternate": [natural, attacked], "shared": [torch.cat([natural, attacked])], "dual": [attacked]}
+    batches = {
+        "alternate": [natural, attacked],
+        "repeated": [natural, attacked, natural],
+        "shared": [torch.cat([natural, attacked])],
+        "dual": [attacked],
+    }
     layer = model.network[1]
     expected = statistics(batches[batch_norm])
     assert layer.num_batches_tracked == len(batches[batch_norm])
@@ -256,13 +293,16 @@ def test_stronger_attacks_leave_less(robust_and_plain):
     [
         (PGD(0.2, 0.02, 10, start="gaussian", restarts=2), (0.2, 0.02, 7, "uniform", 2)),
         (PGD.fgsm(0.2), (0.2, 0.05, 7, "uniform", 1)),
+        (PGD(0.2, 0.25, 1, mode="unchanged"), (0.2, 0.05, 7, "uniform", 1)),
+        (NFGSM(0.2), (0.2, 0.05, 7, "uniform", 1)),
     ],
-    ids=["pgd", "fgsm"],
+    ids=["pgd", "fgsm", "fgsm-rs", "n-fgsm"],
 )
 def test_evaluation_is_by_the_attack_with_fine_steps_from_random_starts(attack, expected):
     found = normalised(attack=attack, eval_steps=7).eval_attack
     assert (found.eps, found.step_size, found.steps, found.start, found.restarts) == pytest.approx(expected)
     assert attack.steps != 7
+    assert (type(found), found.mode) == (PGD, "evaluation")
 
 
 def test_the_best_checkpoint_is_the_most_robust(tmp_path):
@@ -320,10 +360,13 @@ def test_an_average_without_memory_is_the_last_weights_and_one_without_news_the_
     [
         ({"trades_beta": -1}, "trades_beta must be at least 0, and finite, but is -1"),
         ({"trades_beta": float("nan")}, "trades_beta must be at least 0, and finite, but is nan"),
-        ({"batch_norm": "both"}, "batch_norm must be alternate, shared or dual but is 'both'"),
+        ({"mart_beta": -1}, "mart_beta must be at least 0, and finite, but is -1"),
+        ({"mart_beta": 5.0, "trades_beta": 6.0}, "trades_beta 6.0 and mart_beta 5.0 are two methods"),
+        ({"mart_beta": 5.0, "mixup": 0.2}, "mart_beta 5.0 needs class indices, but mixup and cutmix make soft labels"),
+        ({"batch_norm": "both"}, "batch_norm must be alternate, repeated, shared or dual but is 'both'"),
         (
             {"batch_norm": "dual"},
-            "batch_norm dual is for training on natural and attacked images, but trades_beta is 0",
+            "batch_norm dual is for training on natural and attacked images, but trades_beta is 0 and mart_beta too",
         ),
         ({"attack_loss": "kl"}, "attack_loss must be one of cross_entropy, divergence, objective but is 'kl'"),
         ({"attack": PGD(targeted=True)}, "attack is targeted"),

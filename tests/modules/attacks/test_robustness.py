@@ -4,8 +4,8 @@ import sys
 
 import pytest
 import torch
+from lightning_recipes.modules.attacks import robustness
 from lightning_recipes.modules.errors import InputError
-from lightning_recipes.modules.robustness import robustness
 from torch import nn
 
 pytest.importorskip("pyautoattack")

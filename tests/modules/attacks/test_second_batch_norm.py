@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from lightning_recipes.modules.second_batch_norm import SecondBatchNorm
+from lightning_recipes.modules.attacks import SecondBatchNorm
 from torch import nn
 
 

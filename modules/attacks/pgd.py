@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import at_least, not_negative, one_of
-from .errors import InputError
-from .evaluation_mode import evaluation_mode
-from .sampling import derived_seed
+from ..checks import at_least, not_negative, one_of
+from ..errors import InputError
+from ..evaluation_mode import evaluation_mode
+from ..sampling import derived_seed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Losses ``(N,)`` of logits ``(N, C)`` and the labels that the attack was given."""
@@ -23,11 +23,12 @@ class PGD:
     """Projected gradient ascent on a loss, within a ball around each image (https://arxiv.org/abs/1706.06083).
 
     Images are in pixel units, and so are ``eps`` and ``step_size``: a network that wants normalised images has to
-    normalise them itself. One step without a random start is the fast gradient sign method, :meth:`fgsm`.
+    normalise them itself. One step without a random start is the fast gradient sign method, :meth:`fgsm`. One step
+    from a uniform start is FGSM-RS (https://arxiv.org/abs/2001.03994), whose authors use a ``step_size`` of 1.25 eps.
 
-    While the attack runs the network is in evaluation mode, so its batch statistics neither count nor change; modes,
-    gradients and global random generators are afterwards as they were. Gradients are taken of the images alone. Under
-    autocast the passes are in its precision, images and steps in float32.
+    By default the network is in evaluation mode during the attack, so its batch statistics neither count nor change.
+    Modes, gradients and global random generators are afterwards as they were. Gradients are taken of the images alone.
+    Under autocast the passes are in its precision, images and steps in float32.
 
     Args:
         eps: Radius of the ball; 0 gives the images back. This default and the next two are those of the CIFAR-10
@@ -43,6 +44,10 @@ class PGD:
         targeted: Labels say what the network is to answer, and the loss is lowered.
         low: Least value of a pixel.
         high: Greatest value of a pixel.
+        mode: Mode of the network during the attack: "evaluation", or "unchanged" to leave it as it is. "unchanged" in
+            training is the code of FGSM-RS, N-FGSM and of AWP without TRADES: batch normalization uses the statistics
+            of the batch, each pass moves the running ones, and dropout draws from the global generators. Recipes
+            attack validation and test images in evaluation mode.
 
     Raises:
         InputError: If an argument is out of its range.
@@ -64,6 +69,7 @@ class PGD:
         targeted: bool = False,
         low: float = 0.0,
         high: float = 1.0,
+        mode: Literal["evaluation", "unchanged"] = "evaluation",
     ) -> None:
         not_negative(eps=eps, step_size=step_size)
         at_least(1, steps=steps, restarts=restarts)
@@ -73,6 +79,7 @@ class PGD:
         one_of(("uniform", "gaussian", "image"), start=start)
         if restarts > 1 and start == "image":
             raise InputError(f"restarts={restarts} need another start than image, or all beginnings are the same")
+        one_of(("evaluation", "unchanged"), mode=mode)
         self.eps = eps
         self.step_size = step_size
         self.steps = steps
@@ -82,6 +89,7 @@ class PGD:
         self.targeted = targeted
         self.low = low
         self.high = high
+        self.mode = mode
 
     @classmethod
     def fgsm(cls, eps: float = 8 / 255) -> PGD:
@@ -93,14 +101,21 @@ class PGD:
         return cls(eps, eps, 1, start="image")
 
     def for_evaluation(self, steps: int) -> PGD:
-        """The same attack with other steps, to measure by: from random starts, and not too long for the ball.
+        """Return PGD in the same ball, to measure by: from random starts, and with short steps.
 
         Args:
             steps: Number of steps, each of at most a quarter of eps.
         """
-        other = copy.copy(self)
-        other.steps, other.step_size, other.start = steps, min(self.step_size, self.eps / 4), "uniform"
-        return other
+        return PGD(
+            self.eps,
+            min(self.step_size, self.eps / 4),
+            steps,
+            norm=self.norm,
+            restarts=self.restarts,
+            targeted=self.targeted,
+            low=self.low,
+            high=self.high,
+        )
 
     def __call__(
         self, network: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss | None = None, key: tuple[int, ...] = ()
@@ -118,7 +133,8 @@ class PGD:
             Float32, the images' shape; within ``eps`` of them, without gradient.
         """
         loss = loss or _cross_entropy
-        with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(network):
+        mode = evaluation_mode(network) if self.mode == "evaluation" else contextlib.nullcontext()
+        with torch.inference_mode(False), torch.enable_grad(), mode:
             # What was made in inference mode cannot be part of a graph.
             images, labels = images.detach().float().clone(), labels.clone()
             generator = torch.Generator(images.device).manual_seed(derived_seed(*key))

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .attacks import PGD
-from .checks import positive
-from .errors import InputError
-from .evaluation_mode import evaluation_mode
-from .sampling import derived_seed, isolated_rng
+from ..checks import positive
+from ..errors import InputError
+from ..evaluation_mode import evaluation_mode
+from ..sampling import derived_seed, isolated_rng
+from .pgd import PGD
 
 
 @dataclass(frozen=True)

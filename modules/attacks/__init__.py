@@ -1,0 +1,17 @@
+"""Attacks on images, and what adversarial training needs around them."""
+
+from .n_fgsm import NFGSM
+from .pgd import PGD, Loss
+from .robustness import Robustness, load_autoattack, masking_signs, robustness
+from .second_batch_norm import SecondBatchNorm
+
+__all__ = [
+    "NFGSM",
+    "PGD",
+    "Loss",
+    "Robustness",
+    "SecondBatchNorm",
+    "load_autoattack",
+    "masking_signs",
+    "robustness",
+]

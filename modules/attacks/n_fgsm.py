@@ -1,0 +1,56 @@
+"""N-FGSM: one signed step from strong noise, without a projection."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..checks import not_negative
+from .pgd import PGD
+
+
+class NFGSM(PGD):
+    """Noisy fast gradient sign method (https://arxiv.org/abs/2202.01181), an attack of one step for training.
+
+    ``x' = clip(z + step_size · sign(∇L(z)))`` with ``z = clip(x + noise · eps · u)``, where u is uniform in [-1, 1]
+    for each pixel and clip keeps pixels between ``low`` and ``high``. Neither z nor x' is projected to the ball:
+    a pixel moves by up to ``noise · eps + step_size``. Validation and test images are attacked by PGD in the ball.
+
+    Args:
+        eps: Radius of the ball that the network is to be robust in.
+        step_size: Length of the step; None is eps, as published.
+        noise: Largest noise of a pixel, in units of eps. The default is the authors'.
+        low: Least value of a pixel.
+        high: Greatest value of a pixel.
+        mode: Mode of the network during the attack, see `PGD`; "unchanged" is the authors'.
+
+    Raises:
+        InputError: If an argument is out of its range.
+
+    Examples:
+        >>> attack = NFGSM(eps=8 / 255)
+        >>> adversarial = attack(network, images, labels, key=(0, 0, 0))
+    """
+
+    def __init__(
+        self,
+        eps: float = 8 / 255,
+        step_size: float | None = None,
+        *,
+        noise: float = 2.0,
+        low: float = 0.0,
+        high: float = 1.0,
+        mode: Literal["evaluation", "unchanged"] = "evaluation",
+    ) -> None:
+        not_negative(noise=noise)
+        super().__init__(eps, eps if step_size is None else step_size, 1, low=low, high=high, mode=mode)
+        self.noise = noise
+
+    def _offset(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return self.noise * super()._offset(images, generator)
+
+    def _projected(self, adversarial: Tensor, images: Tensor) -> Tensor:
+        """Return the images with valid pixels; the ball is no limit."""
+        return adversarial.clamp(self.low, self.high)
