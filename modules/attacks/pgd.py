@@ -83,7 +83,7 @@ class PGD:
         self.eps = eps
         self.step_size = step_size
         self.steps = steps
-        self.norm = norm
+        self.norm: Literal["linf", "l2"] = norm
         self.start = start
         self.restarts = restarts
         self.targeted = targeted
