@@ -8,6 +8,7 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
+import torch._functorch.config as functorch
 from torch import Tensor, nn
 
 from ..modules.auxiliary import LocalBatch, LocalHead
@@ -56,4 +57,12 @@ def compiled(function: Callable[..., Any], index: int) -> Callable[..., Any]:
         index: The module, from 0.
     """
     code = function.__code__.replace(co_name=f"{function.__name__}_{index}")
-    return torch.compile(FunctionType(code, function.__globals__, code.co_name, function.__defaults__))
+    run = torch.compile(FunctionType(code, function.__globals__, code.co_name, function.__defaults__))
+
+    def recomputing(*inputs: Any) -> Any:
+        # The backward pass computes activations and masks again from what convolutions keep, as part of its kernels.
+        # Else a compiled module keeps more than one that is not compiled, and is no faster.
+        with functorch.patch(aggressive_recomputation=True):
+            return run(*inputs)
+
+    return recomputing
