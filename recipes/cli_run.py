@@ -22,6 +22,7 @@ from ..modules.errors import InputError
 from . import cli_configs
 from .cli_callbacks import check_unique, default_callbacks, default_loggers
 from .cli_checkpoint import check_checkpoint
+from .cli_loss_weights import drop_weights_of_another_loss
 from .cli_parser import RecipesParser
 from .cli_run_folder import make_run_dir, remove_unstarted
 from .cli_save import SaveRecipe
@@ -133,6 +134,7 @@ class RecipesCLI(LightningCLI):
         """Parse the arguments given to this object and not those of the process."""
         self.config = parser.parse_args(self.arguments)
         settings = self.settings
+        drop_weights_of_another_loss(settings.model, self.configs, self.arguments)
         if settings.name is None:
             settings.name = "+".join(map(cli_configs.run_name, self.configs)) or "unnamed"
         if ".." in Path(settings.name).parts or Path(settings.name).is_absolute():

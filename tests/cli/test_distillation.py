@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+import yaml
 
 DISTILLED = "--model.objective Distillation --model.objective.teacher {}"
 
@@ -98,6 +99,28 @@ def test_another_loss_brings_its_own_weights(recipes, teacher):
     assert result.code == 0, result.err
     text = (result.run / "recipe.yaml").read_text()
     assert all(f"{name}: null" in text for name in ("ce_weight", "kd_weight", "kd_warmup"))
+
+
+def test_weights_that_a_file_gives_for_one_loss_are_not_those_of_another(recipes, teacher, tmp_path):
+    file = tmp_path / "own.yaml"
+    loss = {"class_path": "DIST"}
+    objective = {"class_path": "Distillation", "init_args": {"loss": loss, "ce_weight": 1.0, "kd_weight": 2.0}}
+    file.write_text(yaml.safe_dump({"model": {"init_args": {"objective": objective}}}))
+
+    def weights(options):
+        result = recipes(f"fit TINY -c {file} --model.objective.teacher {teacher} {options}")
+        assert result.code == 0, result.err
+        found = yaml.safe_load((result.run / "recipe.yaml").read_text())["model"]["init_args"]["objective"]["init_args"]
+        return [found[name] for name in ("ce_weight", "kd_weight")], result
+
+    assert weights("")[0] == [1.0, 2.0]
+    assert weights("--model.objective.loss.temperature 4")[0] == [1.0, 2.0]
+    found, result = weights("--model.objective.loss KD")
+    assert found == [None, None]
+    assert any(
+        "kd_weight 2.0 of" in str(said) and "is for DIST and is left out" in str(said) for said in result.warnings
+    )
+    assert weights("--model.objective.loss KD --model.objective.kd_weight 3")[0] == [None, 3.0]
 
 
 def test_a_loss_is_added_to_that_of_a_recipe(recipes, teacher):
