@@ -270,7 +270,7 @@ class LocalLearning(Classification):
 
     def _is_run_by_units(self) -> bool:
         """Whether the network is a chain of its units and nobody listens to the layers around the units."""
-        around = (self.network.get_submodule(name) for name in self._around)
+        around = (self, *(self.network.get_submodule(name) for name in self._around))
         return self._is_chain and not any(m._forward_hooks or m._forward_pre_hooks for m in around)
 
     def _run_with_hooks(self, images: Tensor, known: ModuleBatch, local: list[Tensor]) -> Tensor:

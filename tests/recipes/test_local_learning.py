@@ -447,6 +447,10 @@ def test_a_hook_around_units_is_still_called():
     model.network.blocks.register_forward_hook(lambda *args: seen.append(model.training))
     fit(model, max_epochs=1, limit_val_batches=0)
     assert seen == [True] * 3
+    model, shapes = local(DGL("linear")), []
+    model.register_forward_hook(lambda module, args, logits: shapes.append(tuple(logits.shape)))  # as EL2N does
+    fit(model, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    assert shapes.count((32, 10)) >= 1
 
 
 @pytest.mark.parametrize("chain", [True, False])
