@@ -58,6 +58,8 @@ def load_weights(network: nn.Module, path: str | Path, *, prefix: str | None = N
     ((start, names),) = found.items()
     chosen = {key: weights[start + names[key]] for key in own if start + names[key] in weights}
     spare = {key for key in weights if key.startswith(start)} - {start + names[key] for key in own}
+    # Wide ResNets in the layout of TRADES, as in RobustBench, hold a copy of a stage that their pass leaves out.
+    spare = {key for key in spare if not key.startswith(f"{start}sub_block1.")}
     if spare:
         raise InputError(
             f"teacher file {path} holds more than {type(network).__name__} has, e.g. {', '.join(sorted(spare)[:3])}:"

@@ -187,3 +187,18 @@ def test_what_does_not_fit_is_refused(tmp_path):
     file.write_bytes(b"nonsense")
     with pytest.raises(InputError, match=r"w.pth (cannot be read|holds more)"):
         read_weights(file)
+
+
+def test_a_stage_that_the_pass_of_trades_leaves_out_is_passed_over(tmp_path):
+    """As in RobustBench's files of wide ResNets; anything else that is too much is refused as before."""
+    network = theirs(lambda: Residual((16, 32, 64, 128), 2, wide=True))
+    weights = {f"module.{key}": value for key, value in network.state_dict().items()}
+    unused = {key.replace("block1", "sub_block1"): value for key, value in weights.items() if ".block1." in key}
+    torch.save({"state_dict": weights | unused}, tmp_path / "trades.pt")
+    ours = create_network("cifar_wrn_16_2", num_classes=10).eval()
+    load_weights(ours, tmp_path / "trades.pt")
+    with torch.no_grad():
+        torch.testing.assert_close(ours(IMAGES), network.eval()(IMAGES), rtol=1e-4, atol=1e-5)
+    torch.save(weights | {"module.other": torch.zeros(1)}, tmp_path / "more.pt")
+    with pytest.raises(InputError, match="holds more than"):
+        load_weights(ours, tmp_path / "more.pt")
