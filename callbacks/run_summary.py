@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shlex
 import sys
 import time
@@ -14,10 +13,18 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ._batches import count_samples
+from .graceful_interrupt import GracefulExit
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 class RunSummary(Callback):
     """Prints a table at the end of `fit` and writes the same figures to ``summary.json``.
+
+    A run that ends early by a signal gets its table too.
 
     The best and the last value of the metric that the module names in its attribute ``monitor`` (``monitor_mode``
     "max", the default, or "min" says which is best), samples processed, wall and CPU seconds, samples per second of
@@ -80,6 +87,14 @@ class RunSummary(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Collect, write and print the figures."""
+        self._report(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Do the same for a run that was interrupted, where all processes end together."""
+        if isinstance(exception, GracefulExit):
+            self._report(trainer, pl_module)
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
         samples = trainer.strategy.reduce(torch.tensor(float(self._samples), device=pl_module.device), reduce_op="sum")
         if trainer.is_global_zero:
             figures = self._figures(trainer, pl_module, round(float(samples)))
@@ -97,8 +112,7 @@ class RunSummary(Callback):
         if pl_module.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(pl_module.device) / 2**20
         else:
-            # Kilobytes everywhere but on macOS.
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+            memory = _resident_mib()
         checkpoints = trainer.checkpoint_callback
         training = max(1e-9, wall - self._validation)
         for part in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
@@ -113,7 +127,7 @@ class RunSummary(Callback):
             "wall seconds": round(wall, 3),
             "cpu seconds": round(_cpu_seconds() - self._cpu, 3),
             "training samples per second": round(samples / training, 1),
-            "peak memory MiB": round(memory, 1),
+            "peak memory MiB": memory if memory is None else round(memory, 1),
             "best checkpoint": _near(getattr(checkpoints, "best_model_path", None)),
             "last checkpoint": _near(getattr(checkpoints, "last_model_path", None)),
             "run folder": str(self.dirpath),
@@ -142,7 +156,17 @@ def _near(path: str | None) -> str | None:
     return path or None
 
 
+def _resident_mib() -> float | None:
+    """Peak resident memory of this process; None where the system does not tell."""
+    if resource is None:
+        return None
+    # Kilobytes everywhere but on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def _cpu_seconds() -> float:
-    """CPU seconds of this process and of its finished workers."""
+    """CPU seconds of this process and, where the system tells, of its finished workers."""
+    if resource is None:
+        return time.process_time()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)

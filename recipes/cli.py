@@ -27,15 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``recipes``; None takes those of this process.
 
     Returns:
-        0, 1 if a run failed, or 2 if what the user gave cannot be used.
+        0; 1 if a run failed; 2 if an argument or file cannot be used; 143 or 138 if SIGTERM or SIGUSR1 ended a run.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments and arguments[0] in _TRAINER_COMMANDS:
             from .cli_run import run
 
-            run(arguments)
-            return 0
+            return run(arguments)
         return _front(arguments)
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)

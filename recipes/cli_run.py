@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from .. import callbacks, datamodules, recipes
+from ..callbacks.graceful_interrupt import GracefulExit
 from ..modules.errors import InputError
 from . import cli_configs
 from .cli_callbacks import check_unique, default_callbacks, default_loggers
@@ -40,11 +41,14 @@ _USER_ERRORS = ("Early stopping conditioned on", "Error(s) in loading state_dict
 _PLUGINS = "lightning_recipes.plugins"
 
 
-def run(arguments: list[str]) -> None:
+def run(arguments: list[str]) -> int:
     """Run one of the trainer's commands.
 
     Args:
         arguments: The command and its options, as after ``recipes``.
+
+    Returns:
+        0, or the exit code of a run that a signal ended.
 
     Raises:
         InputError: If what the user gave cannot be used.
@@ -55,11 +59,14 @@ def run(arguments: list[str]) -> None:
     cli = RecipesCLI(*cli_configs.resolve(arguments), command=shlex.join(["recipes", *arguments]))
     try:
         cli.execute()
+    except GracefulExit as end:
+        return int(str(end.code))
     except BaseException as error:
         cli.close()
         if isinstance(error, MisconfigurationException) or str(error).startswith(_USER_ERRORS):
             raise InputError(str(error)[:300]) from error
         raise
+    return 0
 
 
 class RecipesCLI(LightningCLI):

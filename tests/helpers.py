@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def weights(model: LightningModule) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def run_two_processes(script: Path, folder: Path) -> None:
-    """Run a script, which gets the folder as its argument, as both processes of a group on this machine."""
+def run_two_processes(script: Path, folder: Path, *, codes: Sequence[int] = (0, 0)) -> None:
+    """Run a script, which gets the folder as its argument, as both processes of a group, which end with these codes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -57,8 +58,8 @@ def run_two_processes(script: Path, folder: Path) -> None:
         )
         for rank in range(2)
     ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)[-3000:]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == list(codes), "\n".join(outputs)[-3000:]
 
 
 class Snapshots(Callback):

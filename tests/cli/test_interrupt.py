@@ -1,4 +1,4 @@
-"""Ctrl-C loses nothing: the printed command goes on where the run stopped and ends with the same weights."""
+"""A signal loses nothing: the printed command goes on where the run stopped and ends with the same weights."""
 
 import json
 import os
@@ -21,19 +21,22 @@ from lightning.pytorch import Callback
 
 
 class Press(Callback):
-    """Presses Ctrl-C at the start of a step or in the validation after so many steps."""
+    """Sends a signal at the start of a step or in the validation after so many steps; by default Ctrl-C."""
 
-    def __init__(self, step: int, hook: str = "batch", times: int = 1):
-        self.step, self.hook, self.times = step, hook, times
+    def __init__(self, step: int, hook: str = "batch", times: int = 1, number: int = signal.SIGINT):
+        self.step, self.hook, self.times, self.number = step, hook, times, number
 
     def press(self, trainer, hook):
         if hook == self.hook and trainer.global_step == self.step and not trainer.sanity_checking:
             self.hook = ""
             for _ in range(self.times):
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), self.number)
 
     def on_train_batch_start(self, trainer, *_):
         self.press(trainer, "batch")
+
+    def on_before_backward(self, trainer, *_):
+        self.press(trainer, "backward")
 
     def on_validation_batch_start(self, trainer, *_):
         self.press(trainer, "validation")
@@ -46,11 +49,12 @@ def press(recipes, tmp_path, monkeypatch):
     (tmp_path / "presses.py").write_text(PRESS)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def fit(options, step, hook="batch", times=1):
+    def fit(options, step, hook="batch", times=1, number=signal.SIGINT):
         try:
             return recipes(
                 f"fit {options} --trainer.callbacks+=presses.Press --trainer.callbacks.step {step}"
                 f" --trainer.callbacks.hook {hook} --trainer.callbacks.times {times}"
+                f" --trainer.callbacks.number {int(number)}"
             )
         finally:
             # Lightning leaves the signal ignored, as the process is about to end.
@@ -154,6 +158,40 @@ def test_best_checkpoint_is_that_of_the_whole_run(recipes, press):
     assert json.loads(Path("v/metrics.json").read_text())["val/accuracy"] == figures["best val/accuracy"]
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_other_signals_do_as_ctrl_c_and_name_themselves_by_the_exit_code(recipes, press, number, code):
+    whole = recipes(f"fit {LONG}")
+    handler = signal.getsignal(number)
+    interrupted = press(LONG, 7, number=number)
+    assert interrupted.code == code
+    assert signal.getsignal(number) == handler
+    figures = json.loads((interrupted.run / "summary.json").read_text())
+    assert (figures["optimizer steps"], figures["epochs"]) == (8, 1)
+    resumed = recipes(resume_command(interrupted))
+    assert resumed.code == 0, resumed.err
+    assert_same_end(whole.run, resumed.run)
+
+
+def test_requeue_signal_of_slurm_saves_between_steps_and_requeues(press, monkeypatch, tmp_path):
+    """The weights are moved by AWP when the signal comes; the checkpoint holds those of the step's end."""
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $* > {tmp_path}/called\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    job = {"JOB_ID": "7", "JOB_NAME": "train", "NTASKS": "1", "NODELIST": "localhost"}
+    for name, value in {**job, "PROCID": "0", "LOCALID": "0", "NODEID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    Path("every.yaml").write_text(
+        "trainer:\n  callbacks+:\n  - class_path: ModelCheckpoint\n"
+        "    init_args: {every_n_train_steps: 1, save_top_k: -1, dirpath: every, filename: '{step}'}\n"
+    )
+    result = press("TINY -c awp -c every.yaml", 3, hook="backward", number=signal.SIGUSR1)
+    assert result.code == 138
+    saved = torch.load(result.run / "hpc_ckpt_1.ckpt")
+    expected = torch.load("every/step=4.ckpt")["state_dict"]
+    torch.testing.assert_close(saved["state_dict"], expected, rtol=0, atol=0)
+    assert (tmp_path / "called").read_text() == "requeue 7\n"
+
+
 def test_ctrl_c_from_the_keyboard(tmp_path):
     """A process of its own, with a signal from outside."""
     script = Path(sys.executable).with_name("recipes")
@@ -163,7 +201,7 @@ def test_ctrl_c_from_the_keyboard(tmp_path):
         assert run.stdout.readline().startswith("epoch 1/")
         time.sleep(0.1)
         run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=60)
+        _, err = run.communicate(timeout=600)
     assert run.returncode == 1
     assert "Traceback" not in err
     line = err.strip().splitlines()[-1]
