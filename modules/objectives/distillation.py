@@ -28,35 +28,21 @@ class Distillation(TeacherObjective):
     A recipe logs ``val/teacher_accuracy`` once, with the first validation. It logs the unweighted terms: ``ce``, and
     ``kd`` for one loss or the lower-case class name of each of several losses.
 
-    Each loss states the weights of its paper, and these are the defaults here:
-
-    ==================================== ========= ========= ==================
-    loss                                 ce_weight kd_weight kd_warmup
-    ==================================== ========= ========= ==================
-    KD                                   0.1       0.9       0
-    ATS, ISATS, GlobalLabels             0.5       0.5       0
-    DKD                                  1         1         1/12 (20 of 240)
-    DIST                                 1         2         0
-    LSKD                                 its loss  9         its loss
-    FitNet                               1         100       0
-    AttentionTransfer                    1         1000      0
-    RKD                                  1         1         0
-    SP                                   1         3000      0
-    ReviewKD                             1         5         1/12 (20 of 240)
-    ==================================== ========= ========= ==================
-
     Args:
         teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
             (``.safetensors``), a name of timm, whose pretrained weights are loaded, a folder of timm
             (``local-dir:FOLDER``), or a module, which is frozen and moved where it stands.
         loss: Compares student and teacher; None is `KD`, where there are no ``losses``.
         losses: Several losses; ``loss``, if it is given too, comes before them.
-        ce_weight: Weight of the cross-entropy with the labels. None is the weight that the loss's paper uses, as in
-            the table; of several losses the largest.
-        kd_weight: Weight of the loss, or a list with the weight of each. None is the weight that each loss's paper
-            uses, as in the table.
+        ce_weight: Weight of the cross-entropy with the labels. None is the weight that the loss states from its paper:
+            0.1 for KD; 0.5 for ATS, ISATS and GlobalLabels; that of its inner loss for LSKD; 1 for the others. Of
+            several losses the largest counts.
+        kd_weight: Weight of the loss, or a list with the weight of each. None is the weight that each loss states from
+            its paper: KD 0.9; ATS, ISATS and GlobalLabels 0.5; DKD 1; DIST 2; LSKD 9; FitNet 100; AttentionTransfer
+            1000; RKD 1; SP 3000; ReviewKD 5.
         kd_warmup: Beginning of the run over which the weights of all losses rise linearly from 0: a share of the run,
-            e.g. 0.1, or whole epochs, e.g. 20. None is the warm-up that each loss's paper uses, as in the table.
+            e.g. 0.1, or whole epochs, e.g. 20. None is the warm-up that each loss states from its paper: 1/12, which is
+            20 of 240 epochs, for DKD, ReviewKD and LSKD in front of one of them; none for the others.
         teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
         teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
             FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``

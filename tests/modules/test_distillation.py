@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -84,6 +85,13 @@ def test_weights_are_those_of_the_losss_paper():
         assert (found.ce_weight, found.kd_weights, found.kd_warmups) == (ce_weight, [kd_weight], [kd_warmup]), loss
     given = Distillation(network(), DKD(), ce_weight=0.0, kd_weight=3.0, kd_warmup=0)
     assert (given.ce_weight, given.kd_weights, given.kd_warmups) == (0, [3], [0])
+
+
+def test_the_help_says_the_weights_of_each_loss():
+    text = " ".join(Distillation.__doc__.split())
+    said = text[text.index("kd_weight: Weight of the loss") : text.index("kd_warmup: Beginning")]
+    for kind in (KD, ATS, DKD, DIST, LSKD, FitNet, AttentionTransfer):
+        assert re.search(rf"\b{kind.__name__}\b[\w, ]* {kind.kd_weight:g}[;.]", said), kind
 
 
 def test_several_losses_are_summed_by_their_weights():
