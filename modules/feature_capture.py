@@ -64,8 +64,10 @@ class FeatureCapture:
         if self._on:
             if isinstance(output, (tuple, list)) and output:
                 output = output[0]
-            tracked = not torch.compiler.is_compiling() and isinstance(output, Tensor) and not output.is_inference()
-            self._outputs[index] = output, output._version if tracked else None
+            version = None
+            if isinstance(output, Tensor) and not torch.compiler.is_compiling() and not output.is_inference():
+                version = output._version
+            self._outputs[index] = output, version
 
     def start(self) -> None:
         """Forget the last pass and keep the outputs of the next."""

@@ -98,8 +98,8 @@ class _Fusion(nn.Module):
         self.reduce = nn.Sequential(nn.Conv2d(inputs, middle, 1, bias=False), nn.BatchNorm2d(middle))
         self.expand = nn.Sequential(nn.Conv2d(middle, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs))
         self.attention = nn.Sequential(nn.Conv2d(2 * middle, 2, 1), nn.Sigmoid()) if fuses else None
-        for layers in (self.reduce, self.expand):
-            nn.init.kaiming_uniform_(layers[0].weight, a=1)
+        for convolution in (self.reduce[0], self.expand[0]):
+            nn.init.kaiming_uniform_(convolution.get_parameter("weight"), a=1)
 
     def forward(self, x: Tensor, later: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.reduce(x)
