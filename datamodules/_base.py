@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -34,7 +35,8 @@ class ImageDataModule(LightningDataModule, ABC):
     A batch reaches the model as ``(images, labels)``: float32 ``(N, C, H, W)``, normalised, and class indices
     ``(N,)``. An image's augmentation depends on (seed, epoch, its index) alone, so it is the same with any batch size,
     number of workers or processes, and in a resumed run. Nothing draws from the global random generators. Training
-    drops the last, smaller batch of an epoch unless it is the only one.
+    drops the last, smaller batch of an epoch unless it is the only one; a warning says how many images an epoch leaves
+    out if they are more than 5 %.
 
     Args:
         batch_size: Training images per step in each process, as everywhere in Lightning: W processes together read
@@ -96,6 +98,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     _own_val = False
     """Whether the data comes with validation images, so that none are taken from the training part."""
+    _keeps_all = False
+    """Whether an epoch also reads the last, smaller batch."""
 
     def __init__(
         self,
@@ -254,12 +258,25 @@ class ImageDataModule(LightningDataModule, ABC):
         """Shuffled batches of ``train_set``; see the class for what they turn into on the device."""
         dataset = _ready(self.train_set, "fit")
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        # A last batch of one image would break batch normalisation.
-        drop_last = len(dataset) // world >= self.batch_size
+        drop_last = self._drops_last(len(dataset), world)
         sampler = EpochSampler(dataset, seed=self._seed(), num_replicas=world, rank=rank, drop_last=drop_last)
         epoch, samples = self._resume or (0, 0)
         sampler.resume_at(epoch, samples // world)
         return self._loader(dataset, self.batch_size, sampler=sampler, drop_last=drop_last)
+
+    def _drops_last(self, size: int, world: int) -> bool:
+        """Whether an epoch leaves out the last, smaller batch; says so if that is much."""
+        share = size // world
+        # A last batch of one image would break batch normalization.
+        if share < self.batch_size or (self._keeps_all and -(-size // world) % self.batch_size != 1):
+            return False
+        left_out = size - share // self.batch_size * self.batch_size * world
+        if left_out > 0.05 * size:
+            rank_zero_warn(
+                f"an epoch leaves out {left_out} of {size} training images, as its last batch would be smaller than"
+                f" batch_size {self.batch_size}: choose a smaller batch_size to train on more of them in an epoch"
+            )
+        return True
 
     def plain_train_dataloader(self) -> DataLoader:
         """Batches of all of ``train_set`` in order and as for evaluation: without augmentation, the same always."""

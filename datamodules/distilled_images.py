@@ -19,7 +19,7 @@ class DistilledImages(ImageDataModule):
 
     The set is a file of ``recipes export``. Its values may lie outside of [0, 1], which no PNG can hold; the folder of
     PNG beside it is read by `ImageFolder`. Crop, flip, cutout and ``transform`` augment as for other images. Class
-    names, channels, size, mean and std are the file's.
+    names, channels, size, mean and std are the file's. An epoch reads all images: the last batch may be smaller.
 
     Args:
         path: The file, ``distilled.safetensors``.
@@ -38,6 +38,7 @@ class DistilledImages(ImageDataModule):
     """
 
     _own_val = True
+    _keeps_all = True
 
     def __init__(self, path: str, real: ImageDataModule, *, batch_size: int = 256, **kwargs: Any) -> None:
         self.facts: Mapping[str, Any] = read_facts(path)

@@ -142,6 +142,16 @@ def test_no_validation_split_validates_on_training_images_and_says_so():
     assert all(image.numpy().tobytes() in known for image in datamodule.val_set.images)
 
 
+@pytest.mark.parametrize(("batch_size", "left_out"), [(128, 107), (64, 43), (1200, 0)])
+def test_a_warning_says_how_many_images_an_epoch_leaves_out(batch_size, left_out):
+    datamodule = ready(batch_size=batch_size)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loader = datamodule.train_dataloader()
+    assert sum(len(batch[1]) for batch in loader) == 1131 - left_out
+    assert [f"leaves out {left_out} of 1131" in str(warning.message) for warning in caught] == [True] * (left_out > 57)
+
+
 def test_subset_is_stratified_and_leaves_validation_alone():
     whole, few, half = ready(), ready(subset=7), ready(subset=0.5)
     assert few.train_set.labels.bincount().tolist() == [7] * 10

@@ -191,6 +191,15 @@ def test_distilled_images_reach_the_model_as_they_are_and_validation_is_real(exp
     assert len(run.test(run.lightning_module, data, verbose=False)) == 1
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 12, 19, 256])
+def test_an_epoch_reads_all_distilled_images(exported, batch_size):
+    data = DistilledImages(str(exported[1]), digits(), batch_size=batch_size)
+    data.setup("fit")
+    sizes = [len(labels) for _, labels, *_ in data.train_dataloader()]
+    # A batch of one image would break batch normalization.
+    assert (sum(sizes), sizes[-1]) == {19: (19, 19), 7: (20, 6), 12: (20, 8), 1: (20, 1), 256: (20, 20)}[batch_size]
+
+
 def test_distilled_images_are_augmented_as_others(exported):
     _, path = exported
     data = DistilledImages(str(path), digits(), batch_size=20, crop_padding=1, transform=lambda image: image + 1)
