@@ -45,8 +45,9 @@ class AWP(Callback):
             the step on.
 
     Raises:
-        InputError: If an argument is out of its range, or, when a run starts, the module optimizes manually or the
-            strategy splits weights among processes.
+        InputError: If an argument is out of its range, or, when a run starts, the module optimizes manually,
+            says by ``repeats_steps = False`` that it cannot compute a step twice, or the strategy splits weights among
+            processes.
     """
 
     def __init__(
@@ -75,6 +76,11 @@ class AWP(Callback):
         if not pl_module.automatic_optimization:
             raise InputError(
                 f"AWP computes the loss of a step, but {type(pl_module).__name__} optimizes manually: leave it out"
+            )
+        if not getattr(pl_module, "repeats_steps", True):
+            raise InputError(
+                f"AWP computes the loss of a step twice, which {type(pl_module).__name__} cannot, as each step takes"
+                " its state further: leave it out"
             )
         if not keeps_weights_whole(trainer.strategy):
             raise InputError(

@@ -80,6 +80,8 @@ class DatasetDistillation(SetEvaluation, LightningModule):
 
     chooses_samples = True
     """Says to callbacks that select training samples that this recipe draws its own."""
+    repeats_steps = False
+    """Says to callbacks that a step cannot be computed twice, as each one takes the network further."""
 
     def __init__(
         self,
@@ -158,6 +160,7 @@ class DatasetDistillation(SetEvaluation, LightningModule):
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
         self._means = RunningMeans()
         self._step = 0
+        self._batch_done: tuple[int, int] | None = None
         self._position = (0, 0)
         self._restored: dict[str, Tensor] | None = None
         self._batches: ClassBatches | None = None
@@ -261,6 +264,7 @@ class DatasetDistillation(SetEvaluation, LightningModule):
 
     def on_fit_start(self) -> None:
         """Take the matching network along to the device."""
+        self._batch_done = None
         self._network[0].to(self.device)
         if self._restored is not None:
             self._network[0].load_state_dict(self._restored)
@@ -269,6 +273,7 @@ class DatasetDistillation(SetEvaluation, LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The matching loss, summed over classes."""
         assert self._batches is not None
+        self._refuse_second_step(batch_idx)
         network = self._renewed_network()
         classes, number = self._batches.classes, self.images_per_class
         images, labels = (value[self.rank :: self.world].flatten(0, 1) for value in (self.images, self._label_rows()))
@@ -281,6 +286,16 @@ class DatasetDistillation(SetEvaluation, LightningModule):
         self._means.update(values, 1)
         # DDP averages the gradients of the processes, each of which has its own classes, and the loss is a sum.
         return loss * self.world
+
+    def _refuse_second_step(self, batch_idx: int) -> None:
+        """Raise if the step of this batch was computed before."""
+        here = self.current_epoch, batch_idx
+        if here == self._batch_done:
+            raise InputError(
+                "a step of DatasetDistillation was computed twice, which counts two steps: leave out the callback or"
+                " the optimizer that calls training_step again"
+            )
+        self._batch_done = here
 
     def _label_rows(self) -> Tensor:
         return self.labels.view(self.num_classes, -1)

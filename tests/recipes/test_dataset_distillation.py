@@ -7,6 +7,8 @@ import pytest
 import torch
 from helpers import trainer
 from lightning import LightningDataModule
+from lightning.pytorch import Callback
+from lightning_recipes.callbacks import AWP
 from lightning_recipes.datamodules import Digits, DistilledImages
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching
@@ -258,6 +260,18 @@ def test_errors_come_before_training():
         trainer(max_epochs=1).fit(model(), DataLoader(pixels, 10))
     with pytest.raises(InputError, match="class indices"):
         trainer(max_epochs=1).fit(model(), DataLoader(torch.zeros(20, 1, 8, 8), 10))
+
+
+def test_a_step_is_computed_once():
+    """Another call would count a step: the network would be trained and renewed too early."""
+    with pytest.raises(InputError, match="AWP computes the loss of a step twice, which DatasetDistillation cannot"):
+        trainer(max_epochs=1, callbacks=[AWP(gamma=0.0)]).fit(model(), digits())
+    again = Callback()
+    again.on_train_batch_start = lambda run, net, batch, batch_idx: net.training_step(batch, batch_idx) and None
+    with pytest.raises(InputError, match="step of DatasetDistillation was computed twice"):
+        trainer(max_epochs=1, callbacks=[again]).fit(model(), digits())
+    with pytest.raises(InputError, match="step of DatasetDistillation was computed twice"):
+        trainer(max_epochs=1).fit(model(optimizer=torch.optim.LBFGS), digits())
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
