@@ -12,6 +12,7 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 
 from ..modules.checks import at_least, one_of
+from ..modules.descriptions import describe, rebuild
 from ..modules.errors import InputError
 from ..modules.matching import ClassBatch, DataDAM, Matching
 from ..modules.networks import arranged, create_network, fastest_memory_format
@@ -117,9 +118,14 @@ class DatasetDistillation(SetEvaluation, LightningModule):
                 f" {type(network).__name__}: register it with timm.models.register_model"
             )
         one_of(("real", "noise", "kcenter"), init=init)
+        matching = rebuild(matching, Matching, argument="matching") or DataDAM()
+        augmentation = rebuild(augmentation, SiameseAugmentation, argument="augmentation")
+        training = rebuild(training, SmallSetTraining, argument="training") or SmallSetTraining()
         # As in `Classification`: a checkpoint holds only plain values.
-        objects = [] if _given_hyperparameters.get() else ["matching", "augmentation", "optimizer", "training"]
-        self.save_hyperparameters(ignore=objects, logger=False)
+        described = {} if _given_hyperparameters.get() else {"matching": matching, "augmentation": augmentation}
+        described |= {"training": training} if described else {}
+        self.save_hyperparameters(ignore=[*described, "optimizer"] if described else [], logger=False)
+        self.hparams.update({name: describe(value) for name, value in described.items()})
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.image_size = image_size
@@ -129,11 +135,11 @@ class DatasetDistillation(SetEvaluation, LightningModule):
         self.augmentation = augmentation
         self.steps_per_epoch = steps_per_epoch
         self.optimizer = optimizer
-        self.training_of_networks = training if training is not None else SmallSetTraining()
+        self.training_of_networks = training
         self.networks = networks
         self.test_networks = test_networks
         self.grid_every = grid_every
-        self.matching = matching if matching is not None else DataDAM()
+        self.matching = matching
         self._network_args = (network, network_args or {})
         same = evaluation_network in (None, network)
         args = network_args if same and evaluation_network_args is None else evaluation_network_args

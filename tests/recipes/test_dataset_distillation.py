@@ -15,7 +15,7 @@ from lightning_recipes.modules.matching import DataDAM, DistributionMatching, Gr
 from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
 from lightning_recipes.modules.small_set_training import SmallSetTraining
 from lightning_recipes.modules.synthetic_set import load_set, save_set
-from lightning_recipes.recipes import Classification
+from lightning_recipes.recipes import Classification, DatasetDistillation
 from lightning_recipes.recipes.cli import main
 from settings import dataset_distillation, digits
 from torch.utils.data import DataLoader, TensorDataset
@@ -134,6 +134,40 @@ def test_another_architecture_can_measure_the_set():
     run = trainer(max_epochs=1)
     run.fit(net, digits())
     assert torch.isfinite(run.callback_metrics["val/loss"])
+
+
+def test_a_loaded_run_goes_on_with_the_matching_and_augmentation_it_was_made_with(tmp_path):
+    arguments = {"augmentation": SiameseAugmentation(["crop"], crop=0.25), "training": SmallSetTraining(5)}
+    net = dataset_distillation(GradientMatching(2, 3), **arguments)
+    run = trainer(max_epochs=1, limit_val_batches=0)
+    run.fit(net, digits())
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    loaded = DatasetDistillation.load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True)
+    for name in ("matching", "augmentation", "training_of_networks"):
+        made, found = getattr(net, name), getattr(loaded, name)
+        assert type(made) is type(found)
+        assert vars(made) == vars(found)
+    other = DatasetDistillation.load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True, augmentation=None)
+    assert other.augmentation is None
+    images = []
+    for each in (net, loaded):
+        trainer(max_epochs=2, limit_val_batches=0).fit(each, digits(), ckpt_path=tmp_path / "run.ckpt")
+        images.append(each.images.detach().clone())
+    assert torch.equal(*images)
+
+
+class OwnMatching(DistributionMatching):
+    """A stranger's loss, which a checkpoint names but cannot build."""
+
+
+def test_a_checkpoint_names_a_part_that_it_cannot_build(tmp_path):
+    run = trainer(max_epochs=1, limit_val_batches=0)
+    run.fit(dataset_distillation(OwnMatching()), digits())
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    with pytest.raises(InputError, match=r"made with matching \S*OwnMatching.*give matching=…"):
+        DatasetDistillation.load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True)
+    loaded = DatasetDistillation.load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True, matching=OwnMatching())
+    assert isinstance(loaded.matching, OwnMatching)
 
 
 def test_pictures_are_written_where_they_are_due(tmp_path):
