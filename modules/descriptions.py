@@ -63,4 +63,4 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-_PACKAGE = f"{__package__.partition('.')[0]}."
+_PACKAGE = f"{__name__.partition('.')[0]}."

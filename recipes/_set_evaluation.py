@@ -80,11 +80,13 @@ class SetEvaluation:
         data = self._facts()
         if data is not None:
             sets["png"] = through_pixels(self.images, data.mean, data.std)
+        # Images that were set in Python have no baselines before a fit.
+        sets = {name: images for name, images in sets.items() if not name or images.any()}
         self._scores = self._trained(sets, self.test_networks, "test")
 
     def _trained(self: Any, sets: Mapping[str, Tensor], number: int, stage: str) -> SetScores:
         """Networks trained on each set, in shares by the processes."""
-        if not self.ready:
+        if not self.images.any():
             raise InputError(
                 "there are no distilled images yet: run fit first, or name its checkpoint with --ckpt_path"
             )
@@ -172,7 +174,7 @@ class SetEvaluation:
         Raises:
             InputError: If there are no images yet, the data does not say its mean and std, or a file exists already.
         """
-        if not self.ready:
+        if not self.images.any():
             raise InputError("there are no distilled images to export: name a checkpoint with --ckpt_path")
         if getattr(data, "mean", None) is None or getattr(data, "std", None) is None:
             raise InputError("export needs data that says its mean and std, e.g. --data Digits")

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 
-from ..modules.checks import at_least, one_of
+from ..modules.checks import at_least
 from ..modules.descriptions import describe, rebuild
 from ..modules.errors import InputError
 from ..modules.matching import ClassBatch, DataDAM, Matching
@@ -20,12 +20,12 @@ from ..modules.running_means import RunningMeans
 from ..modules.sampling import derived_seed, isolated_rng, run_position, run_seed
 from ..modules.siamese_augmentation import SiameseAugmentation
 from ..modules.small_set_training import SmallSetTraining
-from ..modules.synthetic_set import k_center
 from ._class_batches import ClassBatches, RealImages
 from ._set_evaluation import SetEvaluation
+from ._set_start import STARTS, SetStart
 
 
-class DatasetDistillation(SetEvaluation, LightningModule):
+class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
     """Makes a small synthetic training set from a large real one.
 
     The images are the only parameters. Each step draws real images of every class and a network with fresh random
@@ -50,8 +50,9 @@ class DatasetDistillation(SetEvaluation, LightningModule):
         network_args: Further arguments of that network, e.g. ``{norm: batch}``.
         matching: The loss. Default: `DataDAM` with the paper's settings.
         images_per_class: Synthetic images of each class, at most as many as there are real ones.
-        init: What the images start from: random real images ("real"), normal noise ("noise") or real images chosen by
-            greedy k-center on their pixels ("kcenter").
+        init: Images to start from: random real images ("real"), normal noise ("noise"), real images chosen by greedy
+            k-center on their pixels ("kcenter"), or a file of ``recipes export``; random real images fill up a class
+            that has fewer there. Images that were set in Python (``model.images.data.copy_(…)``) stay.
         batch_real: Real images of each class in a step; a class with fewer gives all it has. Published: 256, and 64 in
             DataDAM's code.
         augmentation: Applied to the real and synthetic images of a class alike, and image by image in training on the
@@ -94,7 +95,7 @@ class DatasetDistillation(SetEvaluation, LightningModule):
         network_args: dict[str, Any] | None = None,
         matching: Matching | None = None,
         images_per_class: int = 10,
-        init: Literal["real", "noise", "kcenter"] = "real",
+        init: Literal["real", "noise", "kcenter"] | str = "real",
         batch_real: int = 256,
         augmentation: SiameseAugmentation | None = None,
         steps_per_epoch: int = 100,
@@ -117,7 +118,8 @@ class DatasetDistillation(SetEvaluation, LightningModule):
                 f"network must be a name of timm's, as each step builds one with fresh weights, but is a"
                 f" {type(network).__name__}: register it with timm.models.register_model"
             )
-        one_of(("real", "noise", "kcenter"), init=init)
+        if init not in STARTS and not init.endswith(".safetensors"):
+            raise InputError(f"init must be real, noise or kcenter but is {init!r}: or name a .safetensors file")
         matching = rebuild(matching, Matching, argument="matching") or DataDAM()
         augmentation = rebuild(augmentation, SiameseAugmentation, argument="augmentation")
         training = rebuild(training, SmallSetTraining, argument="training") or SmallSetTraining()
@@ -181,7 +183,7 @@ class DatasetDistillation(SetEvaluation, LightningModule):
     # -- data --------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Read the real images, choose what the synthetic ones start from, and take the place of their loader."""
+        """Read the real images, choose the images to start from, and take the place of their loader."""
         precision = str(self.trainer.precision)
         if not precision.startswith("32") and not precision.endswith("mixed"):
             raise InputError(
@@ -199,67 +201,9 @@ class DatasetDistillation(SetEvaluation, LightningModule):
             )
         if self.world > self.num_classes:
             raise InputError(f"{self.world} processes share {self.num_classes} classes: use at most as many processes")
-        self._use(RealImages(self._real_batches(), self.num_classes))
+        self._start_from(RealImages(self._real_batches(), self.num_classes))
         # From here on batches come from `train_dataloader` below.
         self.trainer.fit_loop._data_source.instance = self
-
-    def _real_batches(self) -> Any:
-        """Batches of the training images, without augmentation where the datamodule offers that."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None and hasattr(datamodule, "plain_train_dataloader"):
-            return datamodule.plain_train_dataloader()
-        source = self.trainer.fit_loop._data_source
-        if source.instance is self:
-            raise InputError("DatasetDistillation makes its images from real ones: give it a datamodule or a loader")
-        # A shuffling loader draws from the global generators.
-        with isolated_rng(derived_seed(run_seed(), _READING)):
-            return list(source.dataloader())  # type: ignore[arg-type]
-
-    def _use(self, real: RealImages) -> None:
-        """Check the real images, and fill the synthetic ones and the two baselines unless that is done."""
-        least = min(range(self.num_classes), key=lambda label: len(real.by_class[label]))
-        if len(real.by_class[least]) < self.images_per_class:
-            raise InputError(
-                f"images_per_class is {self.images_per_class} but class {least} has only"
-                f" {len(real.by_class[least])} training images: choose a smaller value or add images"
-            )
-        shape = self.images.shape[2:]
-        if real.images.shape[1:] != shape:
-            raise InputError(
-                f"training images must have shape {tuple(shape)} (in_chans, image_size, image_size) but have"
-                f" {tuple(real.images.shape[1:])}: set in_chans and image_size to the data's"
-            )
-        mine = range(self.rank, self.num_classes, self.world)
-        self._batches = ClassBatches(real, mine, per_class=self.batch_real, steps=self.steps_per_epoch)
-        if self.ready:
-            return
-        with torch.no_grad():
-            for label, members in enumerate(real.by_class):
-                of_class = self._served(real.images[members], real.labels[members])
-                self.kcenter_images[label] = of_class[k_center(of_class, self.images_per_class)]
-                for stream, target in ((_INIT, self.images), (_RANDOM, self.random_images)):
-                    chosen = real.draw(label, self.images_per_class, (run_seed(), stream, label))
-                    target[label] = self._served(real.images[chosen], real.labels[chosen])
-            if self.init == "kcenter":
-                self.images.copy_(self.kcenter_images)
-            elif self.init == "noise":
-                generator = torch.Generator().manual_seed(derived_seed(run_seed(), _INIT))
-                self.images.copy_(torch.randn(self.images.shape, generator=generator))
-            self.ready.fill_(True)
-
-    def _served(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images as a training step gets them, which is what the datamodule does to a batch on the device."""
-        batch: Any = images, labels
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None:
-            batch = datamodule.on_before_batch_transfer(batch, 0)
-            batch = datamodule.on_after_batch_transfer(batch, 0)
-        if not batch[0].is_floating_point():
-            raise InputError(
-                f"training images are {batch[0].dtype} and no datamodule makes them floating: normalise them in the"
-                " data set, or in on_after_batch_transfer of a datamodule"
-            )
-        return batch[0].float()
 
     def train_dataloader(self) -> Any:
         """Real images of this process's classes, ``steps_per_epoch`` batches of them."""
@@ -390,4 +334,4 @@ class DatasetDistillation(SetEvaluation, LightningModule):
             self._position = (0, 0)
 
 
-_READING, _INIT, _RANDOM, _NETWORK, _INNER, _AUGMENT = range(2, 8)
+_NETWORK, _INNER, _AUGMENT = range(5, 8)

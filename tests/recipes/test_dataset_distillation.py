@@ -45,6 +45,56 @@ def test_images_start_from_real_ones_of_their_class_or_from_noise(init):
     assert not torch.equal(net.images[:, 0], net.images[:, 1])
 
 
+FROZEN = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.0)}
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_images_that_were_set_stay_and_the_baselines_are_real(ready):
+    net = model(**FROZEN)
+    mine = torch.randn(net.images.shape, generator=torch.Generator().manual_seed(1))
+    net.images.data.copy_(mine)
+    net.ready.fill_(ready)
+    untrained = trainer().test(net, digits(), verbose=False)[0]  # has no baselines yet
+    assert "test/accuracy" in untrained
+    assert "test/accuracy_random" not in untrained
+    trainer(max_epochs=1, limit_val_batches=0).fit(net, digits())
+    assert torch.equal(net.images, mine)
+    reference = model(**FROZEN)
+    trainer(max_epochs=1, limit_val_batches=0).fit(reference, digits())
+    assert torch.equal(net.random_images, reference.random_images)
+    assert torch.equal(net.kcenter_images, reference.kcenter_images)
+
+
+def test_images_of_another_shape_are_refused():
+    net = model()
+    net.images.data = torch.ones(10, 3, 1, 8, 8)
+    with pytest.raises(InputError, match="images must keep the shape"):
+        trainer(max_epochs=1).fit(net, digits())
+
+
+@pytest.mark.parametrize("given", [1, 3])
+def test_images_start_from_a_file_whatever_its_number_and_statistics(given, tmp_path):
+    data = digits()
+    images = torch.randn(10 * given, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(10).repeat_interleave(given)
+    names = {"class_names": data.class_names}
+    same, _ = save_set(tmp_path / "same", images, labels, mean=data.mean, std=data.std, **names)
+    other, _ = save_set(tmp_path / "other", images, labels, mean=[0.0], std=[1.0], **names)
+    wanted = images.view(10, given, 1, 8, 8)[:, :2]
+    for path, expected in ((same, wanted), (other, (wanted - data.mean[0]) / data.std[0])):
+        net = model(init=str(path), **FROZEN)
+        trainer(max_epochs=1, limit_val_batches=0).fit(net, digits())
+        assert torch.allclose(net.images[:, :given], expected, atol=1e-5)
+    if given == 1:  # a random real image fills up
+        reference = model(**FROZEN)
+        trainer(max_epochs=1, limit_val_batches=0).fit(reference, digits())
+        assert torch.equal(net.images[:, 1], reference.images[:, 1])
+    net = model(init=str(same), in_chans=3)
+    colour = DataLoader(TensorDataset(torch.ones(40, 3, 8, 8), torch.arange(40) % 10), 8)
+    with pytest.raises(InputError, match="has 10 classes of images"):
+        trainer(max_epochs=1).fit(net, colour)
+
+
 def test_real_batches_hold_each_class_without_augmentation_and_are_new_each_step():
     net, seen = model(), []
     step = net.training_step
