@@ -31,7 +31,8 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
     The images are the only parameters. Each step draws real images of every class and a network with fresh random
     weights, and moves the synthetic images to where the loss ``matching`` finds them more like the real ones. Data is
     read once, from any datamodule or loader, and kept in memory as it comes, uint8 for the datamodules here; batches of
-    each class are then drawn by (seed, step, class). An epoch is ``steps_per_epoch`` steps.
+    each class are then drawn by (seed, step, class). An epoch is ``steps_per_epoch`` steps, or
+    ``networks_per_epoch`` networks.
 
     Validation trains ``networks`` fresh networks on the synthetic images and measures them on the validation images;
     it is as rare as ``trainer.check_val_every_n_epoch`` says. Test does so with ``test_networks`` networks, and with as
@@ -57,7 +58,10 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
             DataDAM's code.
         augmentation: Applied to the real and synthetic images of a class alike, and image by image in training on the
             set; None is off.
-        steps_per_epoch: Optimizer steps that are called an epoch.
+        steps_per_epoch: Optimizer steps that are called an epoch; None follows ``networks_per_epoch``.
+        networks_per_epoch: Length of an epoch in matching networks, each with the steps it serves (``outer_loop`` in
+            `GradientMatching`), so that a run's number of networks is the same for any ``images_per_class``. Used if
+            ``steps_per_epoch`` is None; 100 if both are.
         optimizer: Called with the images. Default: SGD, rate 1, momentum 0.5, as published for up to 50 images per
             class; for more the rate is 10.
         training: How networks are trained on the set to measure it. Default: as published, 1000 epochs.
@@ -98,7 +102,8 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         init: Literal["real", "noise", "kcenter"] | str = "real",
         batch_real: int = 256,
         augmentation: SiameseAugmentation | None = None,
-        steps_per_epoch: int = 100,
+        steps_per_epoch: int | None = None,
+        networks_per_epoch: int | None = None,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.SGD(parameters, lr=1.0, momentum=0.5),
         training: SmallSetTraining | None = None,
         networks: int = 1,
@@ -110,7 +115,8 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         super().__init__()
         if num_classes is None or num_classes < 2:
             raise InputError(f"num_classes must be at least 2 but is {num_classes}: set it, as the data does not say")
-        at_least(1, images_per_class=images_per_class, batch_real=batch_real, steps_per_epoch=steps_per_epoch)
+        at_least(1, images_per_class=images_per_class, batch_real=batch_real)
+        at_least(1, steps_per_epoch=steps_per_epoch, networks_per_epoch=networks_per_epoch)
         at_least(1, networks=networks, test_networks=test_networks)
         at_least(0, grid_every=grid_every)
         if not isinstance(network, str):
@@ -135,7 +141,6 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         self.init = init
         self.batch_real = batch_real
         self.augmentation = augmentation
-        self.steps_per_epoch = steps_per_epoch
         self.optimizer = optimizer
         self.training_of_networks = training
         self.networks = networks
@@ -156,6 +161,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         if self.memory_format is not torch.preserve_format:
             self._network[0].to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.matching.attach(self._network[0], images_per_class=images_per_class)
+        self.steps_per_epoch = steps_per_epoch or (networks_per_epoch or 100) * self.matching.network_steps
         # Layers that do not serve are found here and not in the first step.
         trial = ClassBatch(torch.zeros(2, in_chans, image_size, image_size), torch.arange(2), [1, 1])
         self.matching.terms(self._network[0], trial, trial, num_classes)

@@ -1,13 +1,16 @@
 """What a run of dataset distillation does beyond what the suites ask of every recipe."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from helpers import trainer
 from lightning import LightningDataModule
 from lightning.pytorch import Callback
+from lightning_recipes import configs
 from lightning_recipes.callbacks import AWP
 from lightning_recipes.datamodules import Digits, DistilledImages
 from lightning_recipes.modules.errors import InputError
@@ -155,6 +158,23 @@ def test_a_network_of_gradient_matching_serves_its_steps_and_is_trained_between(
     net.matching.train_network = lambda *arguments, **keywords: calls.append(net._step)
     trainer(max_epochs=2, limit_val_batches=0).fit(net, digits())
     assert calls == [1, 3, 5]
+
+
+@pytest.mark.parametrize("technique", ["dc", "dsa"])
+@pytest.mark.parametrize("images_per_class", [1, 10, 50])
+def test_gradient_matching_trains_the_published_number_of_networks(technique, images_per_class):
+    """1,000 networks of 1, 10 and 50 steps (https://arxiv.org/abs/2006.05929)."""
+    config = yaml.safe_load(Path(configs.__path__[0], "cifar10", f"{technique}.yaml").read_text())
+    arguments = config["model"]["init_args"]
+    net = dataset_distillation(
+        GradientMatching(),
+        images_per_class=images_per_class,
+        steps_per_epoch=None,
+        networks_per_epoch=arguments["networks_per_epoch"],
+    )
+    assert "steps_per_epoch" not in arguments
+    assert config["trainer"]["max_epochs"] * net.steps_per_epoch == 1000 * images_per_class
+    assert config["data"]["init_args"]["val_fraction"] == config["trainer"]["limit_val_batches"] == 0
 
 
 def test_distilled_digits_beat_random_ones():
