@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from ..modules.checks import at_least
 from ..modules.errors import InputError
 from ..modules.sample_weighting import SampleWeighting
-from ..modules.sampling import epoch_generator, run_position
+from ..modules.sampling import Stream, epoch_generator, run_position
 from ._epoch_length import catch_up_schedules, set_epoch_length
 from ._epoch_plan import EpochPlan, epoch_plan
 from ._histogram import log_histogram
@@ -117,7 +117,7 @@ class DataSelection(Callback, ABC):
 
     def generator(self, epoch: int) -> torch.Generator:
         """Random numbers for the decision of an epoch."""
-        return epoch_generator(self._data.sampler.seed, epoch, _DECISION)
+        return epoch_generator(self._data.sampler.seed, epoch, Stream.SELECTION)
 
     def progress(self, epoch: int) -> float:
         """Share of the run that will be over after this epoch, if it has every sample."""
@@ -392,7 +392,3 @@ class DataSelection(Callback, ABC):
         self._trainer = self._taken = self._plan = self._restored = None
         self._losses = self._weights = self._open_batch = None
         self._weighting, self._ended = SampleWeighting(), {}
-
-
-_DECISION = 2
-"""Stream of random numbers; 0 is the order of an epoch, 1 its augmentation."""

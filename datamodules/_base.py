@@ -19,6 +19,7 @@ from ..modules.checks import check
 from ..modules.errors import InputError
 from ..modules.sampling import (
     EpochSampler,
+    Stream,
     epoch_generator,
     long_tail_choice,
     noisy_labels,
@@ -199,7 +200,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _setup_train(self) -> None:
         images, labels = self._checked("train")
-        val, train = stratified_choice(labels, self.val_fraction or 0.1, self._generator(_SPLIT))
+        val, train = stratified_choice(labels, self.val_fraction or 0.1, self._generator(Stream.SPLIT))
         if self._own_val:
             train = torch.arange(len(labels))
         elif self.val_fraction == 0:
@@ -216,12 +217,14 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.subset is not None:
             if isinstance(self.subset, int):
                 self._require_images(labels, train, self.subset, f"subset={self.subset} asks for more than")
-            train = train[stratified_choice(labels[train], self.subset, self._generator(_SUBSET))[0]]
+            train = train[stratified_choice(labels[train], self.subset, self._generator(Stream.SUBSET))[0]]
         self.val_set = self._dataset(*(self._checked("val") if self._own_val else (images[val], labels[val])))
         train_labels = labels[train]
         if self.label_noise:
             check(self.num_classes > 1, "label_noise", self.label_noise, "0 where there is only one class")
-            train_labels = noisy_labels(train_labels, self.label_noise, self.num_classes, self._generator(_NOISE))
+            train_labels = noisy_labels(
+                train_labels, self.label_noise, self.num_classes, self._generator(Stream.LABEL_NOISE)
+            )
         self.class_counts = train_labels.bincount(minlength=self.num_classes).tolist()
         self.train_set = self._dataset(images[train], train_labels, self._seed())
 
@@ -246,7 +249,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 " choose a smaller value or add images"
             )
 
-    def _generator(self, stream: int) -> torch.Generator:
+    def _generator(self, stream: Stream) -> torch.Generator:
         return epoch_generator(self.split_seed, 0, stream)
 
     def _seed(self) -> int:
@@ -351,9 +354,6 @@ class ImageDataModule(LightningDataModule, ABC):
         """Let the next training loader go on where the checkpoint was written."""
         if state_dict:
             self._resume = state_dict["epoch"], state_dict["samples"]
-
-
-_SPLIT, _SUBSET, _NOISE = range(3)
 
 
 class _TellEpoch(Callback):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..modules.errors import InputError
-from ..modules.sampling import derived_seed, epoch_generator, isolated_rng
+from ..modules.sampling import Stream, derived_seed, epoch_generator, isolated_rng
 
 RANDOMS = 6
 """Random numbers per image and epoch: crop (2), flip, cutout (2), seed of the extra transform."""
@@ -101,7 +101,7 @@ class MemoryImages(EpochDataset):
                 torch.randint(
                     RANDOM_LIMIT,
                     (len(self), RANDOMS),
-                    generator=epoch_generator(*key, stream=1),
+                    generator=epoch_generator(*key, stream=Stream.AUGMENTATION),
                     dtype=torch.int32,
                 ),
             )
@@ -149,7 +149,7 @@ class FileImages(EpochDataset):
         label = int(self.labels[index])
         if self.seed is None:
             return self.read(index), label
-        with isolated_rng(derived_seed(self.seed, self.epoch, 1, index)):
+        with isolated_rng(derived_seed(Stream.FILE_AUGMENTATION, self.seed, self.epoch, index)):
             randoms = torch.randint(RANDOM_LIMIT, (RANDOMS,), dtype=torch.int32)
             return self.read(index), label, randoms
 

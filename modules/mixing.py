@@ -7,7 +7,7 @@ from timm.data.mixup import Mixup
 from torch import Tensor
 
 from .errors import InputError
-from .sampling import derived_seed, isolated_rng
+from .sampling import Stream, derived_seed, isolated_rng
 
 
 class Mixing:
@@ -48,7 +48,7 @@ class Mixing:
             is the rest.
         """
         images = images.clone()  # timm mixes in place, and a data module may serve views of its memory
-        with isolated_rng(derived_seed(*key)):
+        with isolated_rng(derived_seed(Stream.MIXING, *key)):
             # Not timm's __call__: it refuses batches of odd size, which a data set's last one may be.
             ratio = self._mixup._mix_batch(images)
         probabilities = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes)

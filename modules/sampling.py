@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
+from enum import IntEnum, auto
 from typing import Any
 
 import numpy as np
@@ -116,17 +117,69 @@ def run_seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
-def derived_seed(*words: int) -> int:
-    """A 32-bit seed mixed from non-negative integers, so that neighbouring words give unrelated streams."""
-    return int(np.random.SeedSequence(words).generate_state(1)[0])
+class Stream(IntEnum):
+    """Uses of random numbers: the first word of every key, so that no two uses share numbers."""
+
+    ORDER = auto()
+    """Order of the training samples."""
+    AUGMENTATION = auto()
+    """Augmentation of images in memory, a table for each epoch."""
+    FILE_AUGMENTATION = auto()
+    """Augmentation of an image read from a file."""
+    MIXING = auto()
+    """Mixup and CutMix."""
+    SPLIT = auto()
+    """Split of training and validation images."""
+    SUBSET = auto()
+    """Choice of a subset of the training images."""
+    LABEL_NOISE = auto()
+    """Wrong labels."""
+    SELECTION = auto()
+    """Choice of an epoch's samples by a callback."""
+    ATTACK = auto()
+    """Random starts of an adversarial attack."""
+    ROBUSTNESS = auto()
+    """AutoAttack."""
+    REAL_ORDER = auto()
+    """Order in which dataset distillation reads a stranger's loader."""
+    REAL_BATCH = auto()
+    """Real images of a step of dataset distillation."""
+    SYNTHETIC_START = auto()
+    """First values of synthetic images."""
+    RANDOM_SET = auto()
+    """Randomly chosen real images, the baseline of synthetic ones."""
+    MATCHING_NETWORK = auto()
+    """Weights of a network that synthetic images are matched on."""
+    MATCHING_TRAINING = auto()
+    """Training of that network between two steps."""
+    SIAMESE_AUGMENTATION = auto()
+    """Siamese augmentation."""
+    EVALUATION_NETWORK = auto()
+    """Weights of a network that is trained on synthetic images."""
+    EVALUATION_ORDER = auto()
+    """Order of the synthetic images in that training."""
+    EVALUATION_LAYERS = auto()
+    """Dropout and other random layers in that training."""
 
 
-def epoch_generator(seed: int, epoch: int, stream: int = 0) -> torch.Generator:
-    """A generator whose stream depends on ``(seed, epoch, stream)`` and shares nothing with the global one.
+def derived_seed(stream: Stream, *words: int) -> int:
+    """Return a 32-bit seed mixed from a use and non-negative integers; keys of different lengths differ too."""
+    return int(_sequence(stream, words).generate_state(1)[0])
 
-    Uses that must not be correlated within an epoch, such as order and augmentation, take different streams.
-    """
-    return torch.Generator().manual_seed(derived_seed(seed, epoch, stream))
+
+def numpy_generator(stream: Stream, *words: int) -> np.random.Generator:
+    """Return numpy's generator for a use and non-negative integers."""
+    return np.random.default_rng(_sequence(stream, words))
+
+
+def epoch_generator(seed: int, epoch: int, stream: Stream = Stream.ORDER) -> torch.Generator:
+    """Return torch's generator for a use in one epoch; it shares nothing with the global generator."""
+    return torch.Generator().manual_seed(derived_seed(stream, seed, epoch))
+
+
+def _sequence(stream: Stream, words: tuple[int, ...]) -> np.random.SeedSequence:
+    # numpy pads a key with zeros, so the number of words is one of them.
+    return np.random.SeedSequence((stream, len(words), *words))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor
 from .augmentation import random_crop_flip, random_cutout
 from .checks import check, not_negative
 from .errors import InputError
+from .sampling import Stream, numpy_generator
 
 Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
 OPERATIONS: tuple[Operation, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
@@ -76,7 +77,7 @@ class SiameseAugmentation:
             shared: Whether all images get the same transform, as in distillation; else only the operation is the
                 same, as in training on the distilled images.
         """
-        source = np.random.default_rng(list(key))
+        source = numpy_generator(Stream.SIAMESE_AUGMENTATION, *key)
         operation = self.operations[source.integers(len(self.operations))]
         drawn = torch.from_numpy(source.random((1 if shared else len(images), 3), dtype=np.float32))
         randoms = drawn.to(images.device, non_blocking=True).expand(len(images), -1)

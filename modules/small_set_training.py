@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .checks import at_least, check, not_negative, positive
 from .networks import arranged, fastest_memory_format
-from .sampling import derived_seed, epoch_generator, isolated_rng
+from .sampling import Stream, derived_seed, epoch_generator, isolated_rng
 
 
 class SmallSetTraining:
@@ -95,7 +95,7 @@ class SmallSetTraining:
             return F.cross_entropy(network(arranged(batches[0], memory_format)), targets[0])
 
         # Dropout draws from the global generators.
-        with isolated_rng(derived_seed(seed, _LAYERS), images.device):
+        with isolated_rng(derived_seed(Stream.EVALUATION_LAYERS, seed), images.device):
             self._run(list(network.parameters()), losses, images, labels, [seed], augment)
 
     def _train_together(
@@ -146,7 +146,7 @@ class SmallSetTraining:
                     weight_decay=self.weight_decay,
                 )
             orders = [
-                torch.randperm(len(images), generator=epoch_generator(seed, epoch))
+                torch.randperm(len(images), generator=epoch_generator(seed, epoch, Stream.EVALUATION_ORDER))
                 .to(images.device)
                 .split(self.batch_size)
                 for seed in seeds
@@ -163,5 +163,4 @@ class SmallSetTraining:
             weight.grad = None
 
 
-_LAYERS = 1
 _ALONE = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)

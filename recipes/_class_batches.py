@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..modules.errors import InputError
-from ..modules.sampling import EpochSampler, run_seed
+from ..modules.sampling import EpochSampler, Stream, numpy_generator, run_seed
 
 
 class RealImages:
@@ -46,10 +45,13 @@ class RealImages:
             )
         self.by_class = [(self.labels == label).nonzero().flatten() for label in range(num_classes)]
 
-    def draw(self, label: int, number: int, key: Sequence[int]) -> Tensor:
-        """Indices of ``number`` different images of a class, or of all if there are fewer, settled by ``key``."""
+    def draw(self, label: int, number: int, stream: Stream, *words: int) -> Tensor:
+        """Return indices of ``number`` different images of a class, or of all if there are fewer.
+
+        The key ``(stream, *words)`` settles the choice; the class is part of it.
+        """
         members = self.by_class[label]
-        source = np.random.default_rng(list(key))
+        source = numpy_generator(stream, *words, label)
         return members[torch.from_numpy(source.choice(len(members), min(number, len(members)), replace=False))]
 
 
@@ -88,7 +90,7 @@ class ClassBatches(Dataset):
             raise IndexError(index)
         chosen = torch.cat(
             [
-                self.real.draw(label, self.per_class, (run_seed(), _BATCHES, self.epoch, index, label))
+                self.real.draw(label, self.per_class, Stream.REAL_BATCH, run_seed(), self.epoch, index)
                 for label in self.classes
             ]
         )
@@ -102,9 +104,6 @@ class ClassBatches(Dataset):
         sampler.resume_at(*resume)
         generator = torch.Generator().manual_seed(0)  # without one, a loader draws from the global generator
         return DataLoader(self, batch_size=None, sampler=sampler, generator=generator)
-
-
-_BATCHES = 1
 
 
 def _described(batch: Any) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from ..modules.errors import InputError
-from ..modules.sampling import derived_seed, run_seed
+from ..modules.sampling import Stream, derived_seed, run_seed
 from ..modules.synthetic_set import as_pixels, save_set, through_pixels, write_png
 
 
@@ -92,7 +92,7 @@ class SetEvaluation:
             )
         start = time.perf_counter()
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        seeds = [derived_seed(run_seed(), _EVALUATION, index) for index in range(number)]
+        seeds = [derived_seed(Stream.EVALUATION_NETWORK, run_seed(), index) for index in range(number)]
         trained: dict[str, list[nn.Module]] = {}
         # Lightning evaluates in inference mode.
         with torch.inference_mode(False), torch.enable_grad():
@@ -197,6 +197,3 @@ class SetEvaluation:
         names = [str(name) for name in getattr(data, "class_names", range(self.num_classes))]
         images = self.images.flatten(0, 1)
         return save_set(folder, images, self.labels, mean=data.mean, std=data.std, class_names=names, facts=facts)
-
-
-_EVALUATION = 8

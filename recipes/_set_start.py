@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..modules.augmentation import normalize
 from ..modules.errors import InputError
-from ..modules.sampling import derived_seed, isolated_rng, run_seed
+from ..modules.sampling import Stream, derived_seed, isolated_rng, run_seed
 from ..modules.synthetic_set import k_center, load_set
 from ._class_batches import ClassBatches, RealImages
 
@@ -30,7 +30,7 @@ class SetStart:
         if source.instance is self:
             raise InputError("DatasetDistillation makes its images from real ones: give it a datamodule or a loader")
         # A shuffling loader draws from the global generators.
-        with isolated_rng(derived_seed(run_seed(), _READING)):
+        with isolated_rng(derived_seed(Stream.REAL_ORDER, run_seed())):
             return list(source.dataloader())  # type: ignore[arg-type]
 
     def _start_from(self: Any, real: RealImages) -> None:
@@ -58,21 +58,18 @@ class SetStart:
         if self.ready and self.random_images.any():
             return
 
-        def drawn(stream: int) -> Tensor:
-            chosen = [
-                real.draw(label, self.images_per_class, (run_seed(), stream, label))
-                for label in range(self.num_classes)
-            ]
+        def drawn(stream: Stream) -> Tensor:
+            chosen = [real.draw(label, self.images_per_class, stream, run_seed()) for label in range(self.num_classes)]
             return torch.stack([self._served(real.images[part], real.labels[part]) for part in chosen])
 
         with torch.no_grad():
             for label, members in enumerate(real.by_class):
                 of_class = self._served(real.images[members], real.labels[members])
                 self.kcenter_images[label] = of_class[k_center(of_class, self.images_per_class)]
-            self.random_images.copy_(drawn(_RANDOM))
+            self.random_images.copy_(drawn(Stream.RANDOM_SET))
             # Images that were set before stay.
             if not self.ready and not self.images.any():
-                self.images.copy_(self._first_images(lambda: drawn(_INIT)))
+                self.images.copy_(self._first_images(lambda: drawn(Stream.SYNTHETIC_START)))
             self.ready.fill_(True)
 
     def _first_images(self: Any, drawn: Callable[[], Tensor]) -> Tensor:
@@ -80,7 +77,7 @@ class SetStart:
         if self.init == "kcenter":
             return self.kcenter_images
         if self.init == "noise":
-            generator = torch.Generator().manual_seed(derived_seed(run_seed(), _INIT))
+            generator = torch.Generator().manual_seed(derived_seed(Stream.SYNTHETIC_START, run_seed()))
             return torch.randn(self.images.shape, generator=generator)
         first = drawn()
         if self.init != "real":
@@ -113,6 +110,3 @@ class SetStart:
                 " data set, or in on_after_batch_transfer of a datamodule"
             )
         return batch[0].float()
-
-
-_READING, _INIT, _RANDOM = range(2, 5)

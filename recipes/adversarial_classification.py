@@ -151,7 +151,7 @@ class AdversarialClassification(Classification):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch, as a scalar."""
-        self._key = (run_seed(), self.current_epoch, batch_idx, self.global_rank, _STREAM)
+        self._key = (run_seed(), self.current_epoch, batch_idx, self.global_rank)
         return super().training_step(batch, batch_idx)
 
     def _training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -219,7 +219,7 @@ class AdversarialClassification(Classification):
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str, metrics: MetricCollection) -> None:
         super()._evaluate(batch, stage, metrics)
         images, labels = batch
-        attacked = self.eval_attack(self.pixel_network, self._pixels(images), labels, key=(run_seed(), _STREAM))
+        attacked = self.eval_attack(self.pixel_network, self._pixels(images), labels, key=(run_seed(),))
         logits = self(self._normalised(attacked)).float()
         loss = F.cross_entropy(logits, labels)
         self.log(f"{stage}/robust_loss", loss, batch_size=len(images), sync_dist=True)
@@ -259,6 +259,3 @@ def _divergence(logits: Tensor, labels: Tensor, *, natural: Tensor) -> Tensor:
 
 
 _ATTACK_LOSSES = ("cross_entropy", "divergence", "objective")
-
-# Tells the attack's random numbers from those of other parts of a run.
-_STREAM = 5

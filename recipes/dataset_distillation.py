@@ -17,7 +17,7 @@ from ..modules.errors import InputError
 from ..modules.matching import ClassBatch, DataDAM, Matching
 from ..modules.networks import arranged, create_network, fastest_memory_format
 from ..modules.running_means import RunningMeans
-from ..modules.sampling import derived_seed, isolated_rng, run_position, run_seed
+from ..modules.sampling import Stream, derived_seed, isolated_rng, run_position, run_seed
 from ..modules.siamese_augmentation import SiameseAugmentation
 from ..modules.small_set_training import SmallSetTraining
 from ._class_batches import ClassBatches, RealImages
@@ -260,11 +260,11 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         """The network of this step: with fresh weights, or one step further."""
         network = self._network[0]
         if self._step % self.matching.network_steps == 0:
-            seed = derived_seed(run_seed(), _NETWORK, self._step)
+            seed = derived_seed(Stream.MATCHING_NETWORK, run_seed(), self._step)
             network.load_state_dict(self._build(*self._network_args, seed=seed).state_dict())
         else:
             images = arranged(self.images.detach().flatten(0, 1), self.memory_format)
-            seed = derived_seed(run_seed(), _INNER, self._step)
+            seed = derived_seed(Stream.MATCHING_TRAINING, run_seed(), self._step)
             self.matching.train_network(
                 network,
                 images,
@@ -279,7 +279,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         images = batch.images
         if self.augmentation is not None:
             parts = zip(classes, images.split(list(batch.counts)), strict=True)
-            key = run_seed(), _AUGMENT, self._step
+            key = run_seed(), self._step
             images = torch.cat([self.augmentation(part, (*key, label)) for label, part in parts])
         return ClassBatch(arranged(images, self.memory_format), batch.labels, batch.counts)
 
@@ -338,6 +338,3 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         """Forget where a resumed fit had started, so that the next one begins at its beginning."""
         if stage == "fit":
             self._position = (0, 0)
-
-
-_NETWORK, _INNER, _AUGMENT = range(5, 8)

@@ -9,7 +9,7 @@ import torch
 from helpers import trainer
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_recipes.modules.sample_weighting import SampleWeighting
-from lightning_recipes.modules.sampling import epoch_generator
+from lightning_recipes.modules.sampling import Stream, epoch_generator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -181,7 +181,9 @@ def fit(model: LightningModule, data: Any, *callbacks: Callback, ckpt_path: Any 
 def prepared(callback, scores, monkeypatch):
     """A callback outside of a run, with these scores."""
     scores = torch.as_tensor(scores, dtype=torch.float32)
-    monkeypatch.setattr(callback, "generator", lambda epoch: epoch_generator(callback.seed or 0, epoch, 2))
+    monkeypatch.setattr(
+        callback, "generator", lambda epoch: epoch_generator(callback.seed or 0, epoch, Stream.SELECTION)
+    )
     callback.memory = callback.new_memory(len(scores))
     callback.memory["scores"] = scores
     return callback

@@ -1,6 +1,7 @@
 """The folders keep the shape that the documentation promises."""
 
 import ast
+import re
 
 try:
     import tomllib
@@ -103,3 +104,16 @@ def test_recipes_hold_plain_yaml_without_includes():
 
 def test_files_stay_small_enough_to_hold_one_thing():
     assert {str(p.relative_to(ROOT)) for p in sources() if len(p.read_text().splitlines()) > 400} == set()
+
+
+def test_random_numbers_are_keyed_in_one_place():
+    """A seed made elsewhere could be another use's; constants and seeds that are handed on cannot."""
+    allowed = r"manual_seed\((0|size|self\._seed\(\)|derived_seed\()"
+    found = [
+        f"{path}: {line.strip()}"
+        for path in sources()
+        if path.name != "sampling.py"
+        for line in path.read_text().splitlines()
+        if re.search(r"SeedSequence|default_rng|RandomState|manual_seed", line) and not re.search(allowed, line)
+    ]
+    assert not found, found

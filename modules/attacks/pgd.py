@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checks import at_least, not_negative, one_of
 from ..errors import InputError
 from ..evaluation_mode import evaluation_mode
-from ..sampling import derived_seed
+from ..sampling import Stream, derived_seed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Losses ``(N,)`` of logits ``(N, C)`` and the labels that the attack was given."""
@@ -137,7 +137,7 @@ class PGD:
         with torch.inference_mode(False), torch.enable_grad(), mode:
             # What was made in inference mode cannot be part of a graph.
             images, labels = images.detach().float().clone(), labels.clone()
-            generator = torch.Generator(images.device).manual_seed(derived_seed(*key))
+            generator = torch.Generator(images.device).manual_seed(derived_seed(Stream.ATTACK, *key))
             if self.restarts == 1:
                 return self._climb(network, images, labels, loss, generator)
             best, highest = images, torch.full((len(images),), -torch.inf, device=images.device)

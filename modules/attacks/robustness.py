@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..checks import positive
 from ..errors import InputError
 from ..evaluation_mode import evaluation_mode
-from ..sampling import derived_seed, isolated_rng
+from ..sampling import Stream, derived_seed, isolated_rng
 from .pgd import PGD
 
 
@@ -115,7 +115,7 @@ def robustness(
                 # The settings of the standard version.
                 suite.apgd.n_restarts = suite.fab.n_restarts = 1
                 suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(9, classes - 1)
-                with isolated_rng(derived_seed(seed), device):
+                with isolated_rng(derived_seed(Stream.ROBUSTNESS, seed), device):
                     changed, _ = suite.run_standard_evaluation(images[left], labels[left], batch_size=batch_size)
                 left = left[_right(network, changed, labels[left], device, batch_size)]
             found[name] = len(left) / len(images)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..checks import at_least, positive
 from ..errors import InputError
-from ..sampling import epoch_generator
+from ..sampling import Stream, epoch_generator
 from ._base import ClassBatch, Matching, has_batch_statistics
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
@@ -129,7 +129,9 @@ class GradientMatching(Matching):
         optimizer = torch.optim.SGD(network.parameters(), lr=self.network_lr)
         number = 0
         for epoch in range(self._inner_loop):
-            order = torch.randperm(len(images), generator=epoch_generator(seed, epoch)).to(images.device)
+            order = torch.randperm(len(images), generator=epoch_generator(seed, epoch, Stream.MATCHING_TRAINING)).to(
+                images.device
+            )
             for chosen in order.split(self.network_batch_size):
                 loss = F.cross_entropy(network(augment(images[chosen], number)).float(), labels[chosen])
                 gradients = torch.autograd.grad(loss, optimizer.param_groups[0]["params"])

@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 
 def prepared(callback, monkeypatch, epochs=100):
     """A callback outside of a run that would have that many epochs."""
-    monkeypatch.setattr(callback, "generator", lambda epoch: epoch_generator(callback.seed or 0, epoch, 2))
+    monkeypatch.setattr(callback, "generator", lambda epoch: epoch_generator(callback.seed or 0, epoch))
     monkeypatch.setattr(callback, "progress", lambda epoch: (epoch + 1) / epochs)
     return callback
 

@@ -1,15 +1,25 @@
 import random
+from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
+from helpers import trainer
+from lightning_recipes.callbacks import InfoBatch
+from lightning_recipes.modules import sampling
+from lightning_recipes.modules.attacks import PGD
+from lightning_recipes.modules.matching import GradientMatching
 from lightning_recipes.modules.sampling import (
     EpochSampler,
+    Stream,
+    derived_seed,
     epoch_generator,
     isolated_rng,
     long_tail_choice,
     stratified_choice,
 )
+from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
+from settings import adversarial, dataset_distillation, digits
 from torch.utils.data import DataLoader, TensorDataset
 
 DATA = TensorDataset(torch.arange(23))
@@ -55,9 +65,14 @@ def test_resumes_in_the_middle_of_an_epoch_and_starts_the_next_at_its_beginning(
 def test_streams_of_an_epoch_differ():
     draws = [
         tuple(torch.rand(3, generator=epoch_generator(*words)).tolist())
-        for words in [(0, 0), (0, 1), (1, 0), (0, 0, 1), (1, 0, 1)]
+        for words in [(0, 0), (0, 1), (1, 0), (0, 0, Stream.SPLIT), (1, 0, Stream.SPLIT)]
     ]
     assert len(set(draws)) == 5
+
+
+def test_keys_of_different_lengths_or_uses_give_different_seeds():
+    keys = [(stream, *words) for stream in Stream for words in [(), (0,), (0, 0), (7,), (7, 0), (7, 0, 0)]]
+    assert len({derived_seed(*key) for key in keys}) == len(keys)
 
 
 def test_stratified_choice_takes_a_share_or_a_number_of_each_class():
@@ -124,3 +139,24 @@ def test_isolated_rng_is_seeded_inside_and_leaves_no_trace():
     with isolated_rng(5):
         assert draw() == inside
     assert draw() == expected
+
+
+def test_no_two_uses_in_a_run_share_a_seed(monkeypatch):
+    """Adversarial training with pruning, mixing and wrong labels, and dataset distillation with its evaluation."""
+    users = defaultdict(set)
+    sequence = sampling._sequence
+
+    def recorded(stream, words):
+        result = sequence(stream, words)
+        users[int(result.generate_state(1)[0])].add((stream, words))
+        return result
+
+    monkeypatch.setattr(sampling, "_sequence", recorded)
+    model = adversarial(mixup=0.2)
+    model.attack = PGD(0.05, 0.02, 1)
+    trainer(max_epochs=2, callbacks=[InfoBatch(delta=1.0)]).fit(model, digits(label_noise=0.1))
+    distillation = dataset_distillation(GradientMatching(2, 1), augmentation=SiameseAugmentation())
+    trainer(max_epochs=2).fit(distillation, digits())
+    used = {stream for keys in users.values() for stream, _ in keys}
+    assert used == set(Stream) - {Stream.FILE_AUGMENTATION, Stream.ROBUSTNESS, Stream.REAL_ORDER}
+    assert all(len(keys) == 1 for keys in users.values())
