@@ -121,7 +121,10 @@ def dual_norms() -> AdversarialClassification:
 
 
 def adversarial(network: nn.Module | None = None, attack: PGD | None = None, **arguments) -> AdversarialClassification:
-    """A recipe whose attack begins at the image, as random starts of two processes are not those of one."""
+    """A recipe whose attack has no random start and takes no signs.
+
+    Two processes draw other starts than one does, and the sign of a gradient near 0 hangs on the order of sums.
+    """
     data = Digits()
     return AdversarialClassification(
         network or classification().network,
@@ -129,7 +132,7 @@ def adversarial(network: nn.Module | None = None, attack: PGD | None = None, **a
         in_chans=1,
         mean=data.mean,
         std=data.std,
-        attack=attack or PGD(0.05, 0.02, 3, start="image"),
+        attack=attack or PGD(0.5, 0.2, 3, norm="l2", start="image"),
         lr_scheduler=CosineSchedule,
         **arguments,
     )

@@ -105,8 +105,9 @@ def test_each_number_is_in_the_group_with_the_nearest_mean(seed, groups):
     for number, part in enumerate(parts):
         nearest = np.abs(np.asarray(part)[:, None] - means).argmin(1)
         assert (nearest == number).all()
-    # A control: with a bound moved by one number that is no longer so.
-    first, second = parts[0][:-5], parts[0][-5:] + parts[1]
+    # A control: with a bound moved by a twentieth of a group that is no longer so.
+    moved = len(parts[0]) // 20
+    first, second = parts[0][:-moved], parts[0][-moved:] + parts[1]
     assert abs(second[0] - np.mean(second)) > abs(second[0] - np.mean(first))
 
 
