@@ -17,11 +17,13 @@ from .sampling import Stream, derived_seed, epoch_generator, isolated_rng
 class SmallSetTraining:
     """Training from scratch on a synthetic set, as the literature measures such sets.
 
-    SGD with momentum and weight decay at a constant rate, a tenth of it and fresh momentum after half of the epochs, no
-    early stopping (https://arxiv.org/abs/2006.05929). A network's order of images and augmentation follow its seed.
+    SGD with momentum, weight decay and a constant rate; a little after half of the epochs the rate is divided by 10 and
+    momentum is reset; no early stopping (https://arxiv.org/abs/2006.05929). As in the authors' code ``epochs`` is the
+    number of the last epoch, counted from 0: 1000 are 502 epochs at the full rate and 499 at a tenth. A network's order
+    of images and augmentation follow its seed.
 
     Args:
-        epochs: Passes over the set; published with DSA 1000, without augmentation 300.
+        epochs: Passes over the set, less one; published with DSA 1000, without augmentation 300.
         lr: Rate of the first half (0.01, as published).
         momentum: Of SGD (0.9, as published).
         weight_decay: Of all weights (5e-4, as published).
@@ -135,9 +137,9 @@ class SmallSetTraining:
         seeds: Sequence[int],
         augment: Callable | None,
     ) -> None:
-        first = self.epochs // 2 + 1
+        first = self.epochs // 2 + 2
         step = 0
-        for epoch in range(self.epochs):
+        for epoch in range(self.epochs + 1):
             if epoch in (0, first):
                 optimizer = torch.optim.SGD(
                     weights,

@@ -47,6 +47,20 @@ def test_networks_learn_the_set(together):
         assert not any(net.training for net in nets)
 
 
+@pytest.mark.parametrize(("epochs", "full", "tenth"), [(1000, 502, 499), (300, 152, 149), (1, 2, 0)])
+def test_rates_are_those_of_the_authors_loop(monkeypatch, epochs, full, tenth):
+    """``range(epochs + 1)``, with a new optimizer after epoch ``epochs // 2 + 1``."""
+    rates = []
+
+    class Counted(torch.optim.SGD):
+        def step(self):
+            rates.append(self.param_groups[0]["lr"])
+
+    monkeypatch.setattr(torch.optim, "SGD", Counted)
+    SmallSetTraining(epochs)(networks(1), IMAGES[:, :, :1, :1].expand(-1, -1, 8, 8)[:2], LABELS[:2], seeds=[0])
+    assert rates == [0.01] * full + [0.001] * tenth
+
+
 def test_dropout_follows_the_seed_and_not_the_global_generators():
     results = []
     for seed in (5, 5, 6):
