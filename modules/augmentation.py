@@ -59,14 +59,17 @@ def random_crop_flip(
 def random_cutout(images: Tensor, randoms: Tensor, *, size: int) -> Tensor:
     """Set a square of each image to 0, its centre anywhere in the image (https://arxiv.org/abs/1708.04552).
 
+    The centre of a square with an even side lies between pixels. It has one place more than there are pixels, so that
+    both borders are cut alike.
+
     Args:
         images: Shape ``(N, C, H, W)``; normalised, so that 0 is the mean colour.
         randoms: Uniform in [0, 1), shape ``(N, 2)``: vertical and horizontal place of the centre.
         size: Side of the square in pixels; the part beyond the border is cut off.
     """
     height, width = images.shape[-2:]
-    top = (randoms[:, :1] * height).long() - size // 2
-    left = (randoms[:, 1:] * width).long() - size // 2
+    top = (randoms[:, :1] * (height + 1 - size % 2)).long() - size // 2
+    left = (randoms[:, 1:] * (width + 1 - size % 2)).long() - size // 2
     rows = torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)
     in_rows = (rows >= top) & (rows < top + size)

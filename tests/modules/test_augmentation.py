@@ -47,8 +47,18 @@ def test_an_image_does_not_depend_on_its_batch(images, randoms):
 def test_cutout_is_a_square_cut_off_at_the_border():
     randoms = torch.tensor([[0.0, 0.0], [0.5, 0.5], [0.99, 0.5]])
     result = random_cutout(torch.ones(3, 2, 8, 8), randoms, size=4)
-    assert [int((image == 0).sum()) for image in result] == [2 * 4, 2 * 16, 2 * 3 * 4]
+    assert [int((image == 0).sum()) for image in result] == [2 * 4, 2 * 16, 2 * 2 * 4]
     assert (result[1, :, 2:6, 2:6] == 0).all()
+
+
+@pytest.mark.parametrize(("side", "size"), [(28, 14), (9, 5), (8, 1), (8, 8), (5, 0)])
+def test_cutout_treats_both_borders_alike(side, size):
+    """All places of the centre once: as many as pixels for an odd side, one more for an even one."""
+    places = side + 1 - size % 2
+    randoms = torch.stack([(torch.arange(places) + 0.5) / places, torch.full((places,), 0.5)], 1)
+    cut = 1 - random_cutout(torch.ones(places, 1, side, side), randoms, size=size)
+    assert torch.equal(cut, cut.flip(0, 2))
+    assert len({tuple(image.flatten().tolist()) for image in cut}) == (places if size > 1 else max(1, size * places))
 
 
 def test_normalize_agrees_with_torchvision_and_leaves_its_input_alone(images):
