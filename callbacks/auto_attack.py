@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from ..modules.attacks import load_autoattack, masking_signs, robustness
@@ -38,7 +39,7 @@ class AutoAttack(Callback):
 
     Raises:
         InputError: If an argument is out of its range, or, when a test starts, the extra is not installed, the data
-            does not say its ``mean`` and ``std``, or the callback is given twice.
+            does not say its ``mean`` and ``std``, the module has no ``forward``, or the callback is given twice.
     """
 
     def __init__(
@@ -71,6 +72,11 @@ class AutoAttack(Callback):
         if stage != "test":
             return
         refuse_second(trainer, self)
+        if not is_overridden("forward", pl_module):
+            raise InputError(
+                f"AutoAttack attacks the logits of forward, which {type(pl_module).__name__} does not have: leave it"
+                " out, and test a classifier with it"
+            )
         load_autoattack()
         self._statistics(trainer)
 

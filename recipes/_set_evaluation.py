@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,10 @@ from torchvision.utils import make_grid
 from ..modules.errors import InputError
 from ..modules.sampling import Stream, derived_seed, run_seed
 from ..modules.synthetic_set import as_pixels, save_set, through_pixels, write_png
+
+Baseline = Literal["random", "kcenter", "png"]
+BASELINES: tuple[Baseline, ...] = ("random", "kcenter", "png")
+"""Sets that a test compares the distilled one with."""
 
 
 class SetScores:
@@ -75,13 +79,15 @@ class SetEvaluation:
             self._scores = self._trained({"": self.images}, self.networks, "val")
 
     def on_test_epoch_start(self: Any) -> None:
-        """Train networks on the images and on the sets beside them."""
-        sets = {"": self.images, "random": self.random_images, "kcenter": self.kcenter_images}
+        """Train networks on the images and on the sets to compare them with."""
+        sets = {"": self.images}
+        for name, images in (("random", self.random_images), ("kcenter", self.kcenter_images)):
+            # Images that were set in Python have no baselines before a fit.
+            if name in self.baselines and images.any():
+                sets[name] = images
         data = self._facts()
-        if data is not None:
+        if data is not None and "png" in self.baselines:
             sets["png"] = through_pixels(self.images, data.mean, data.std)
-        # Images that were set in Python have no baselines before a fit.
-        sets = {name: images for name, images in sets.items() if not name or images.any()}
         self._scores = self._trained(sets, self.test_networks, "test")
 
     def _trained(self: Any, sets: Mapping[str, Tensor], number: int, stage: str) -> SetScores:

@@ -21,7 +21,7 @@ from ..modules.sampling import Stream, derived_seed, isolated_rng, run_position,
 from ..modules.siamese_augmentation import SiameseAugmentation
 from ..modules.small_set_training import SmallSetTraining
 from ._class_batches import ClassBatches, RealImages
-from ._set_evaluation import SetEvaluation
+from ._set_evaluation import BASELINES, Baseline, SetEvaluation
 from ._set_start import STARTS, SetStart
 
 
@@ -36,7 +36,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
 
     Validation trains ``networks`` fresh networks on the synthetic images and measures them on the validation images;
     it is as rare as ``trainer.check_val_every_n_epoch`` says. Test does so with ``test_networks`` networks, and with as
-    many on random real images, on a k-center choice, and on the distilled images as 8-bit pixels. Logged:
+    many on each of ``baselines``. Logged:
     ``train/loss`` and its terms, sums over classes; ``val/accuracy``, ``val/loss``; ``test/accuracy``,
     ``test/accuracy_std`` (of the population) and ``test/accuracy_0``, …, one for each network, and the same of
     ``test/accuracy_random``, ``test/accuracy_kcenter`` and ``test/accuracy_png``; ``val/training_seconds`` and
@@ -67,6 +67,9 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         training: How networks are trained on the set to measure it. Default: as published, 1000 epochs.
         networks: How many of them in validation.
         test_networks: How many of them in test.
+        baselines: Sets that a test compares the distilled one with, each at the cost of ``test_networks`` networks:
+            random real images ("random"), a k-center choice ("kcenter"), the images as 8-bit pixels ("png"); ``[]``
+            leaves them out.
         evaluation_network: A timm name; None is ``network``. Another one shows whether the set serves architectures
             that it was not made with.
         evaluation_network_args: Further arguments of that network; None takes ``network_args`` if ``network`` is
@@ -108,6 +111,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         training: SmallSetTraining | None = None,
         networks: int = 1,
         test_networks: int = 5,
+        baselines: Sequence[Baseline] = BASELINES,
         evaluation_network: str | None = None,
         evaluation_network_args: dict[str, Any] | None = None,
         grid_every: int = 0,
@@ -119,6 +123,8 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         at_least(1, steps_per_epoch=steps_per_epoch, networks_per_epoch=networks_per_epoch)
         at_least(1, networks=networks, test_networks=test_networks)
         at_least(0, grid_every=grid_every)
+        if set(baselines) - set(BASELINES):
+            raise InputError(f"baselines must be some of {', '.join(BASELINES)} but are {list(baselines)}")
         if not isinstance(network, str):
             raise InputError(
                 f"network must be a name of timm's, as each step builds one with fresh weights, but is a"
@@ -145,6 +151,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         self.training_of_networks = training
         self.networks = networks
         self.test_networks = test_networks
+        self.baselines = tuple(baselines)
         self.grid_every = grid_every
         self.matching = matching
         self._network_args = (network, network_args or {})

@@ -11,7 +11,7 @@ from helpers import trainer
 from lightning import LightningDataModule
 from lightning.pytorch import Callback
 from lightning_recipes import configs
-from lightning_recipes.callbacks import AWP
+from lightning_recipes.callbacks import AWP, AutoAttack
 from lightning_recipes.datamodules import Digits, DistilledImages
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching
@@ -199,6 +199,29 @@ def test_distilled_digits_beat_random_ones():
         assert metrics[f"test/{name}_std"] == pytest.approx(abs(singles[0] - singles[1]) / 2, abs=1e-6)
 
 
+@pytest.mark.parametrize("baselines", [["random", "kcenter", "png"], ["png"], []])
+def test_only_the_baselines_that_were_asked_for_are_trained(baselines):
+    trained = []
+
+    class Counted(SmallSetTraining):
+        def __call__(self, networks, *arguments, **keywords):
+            trained.extend(networks)
+            super().__call__(networks, *arguments, **keywords)
+
+    net = model(baselines=baselines, training=Counted(1), test_networks=2)
+    run = trainer(max_epochs=1, limit_val_batches=0)
+    run.fit(net, digits())
+    values = run.test(net, digits(), verbose=False)[0]
+    assert len(trained) == 2 * (1 + len(baselines))
+    found = {name for name in ("random", "kcenter", "png") if f"test/accuracy_{name}" in values}
+    assert found == set(baselines)
+
+
+def test_autoattack_says_that_there_is_no_classifier():
+    with pytest.raises(InputError, match="attacks the logits of forward, which DatasetDistillation does not have"):
+        trainer(callbacks=[AutoAttack()]).test(model(), digits(), verbose=False)
+
+
 def test_another_architecture_can_measure_the_set():
     net = model(evaluation_network="cifar_resnet8")
     run = trainer(max_epochs=1)
@@ -337,6 +360,7 @@ def test_a_set_needs_the_data_of_its_origin(exported, tmp_path):
     [
         ({"images_per_class": 0}, "images_per_class must be at least 1 but is 0"),
         ({"batch_real": 0}, "batch_real must be at least 1"),
+        ({"baselines": ["herding"]}, "baselines must be some of random, kcenter, png but are"),
         ({"init": "ones"}, "init must be real, noise or kcenter but is 'ones'"),
         ({"network": "convnot"}, "did you mean convnet"),
         ({"network": torch.nn.Linear(1, 1)}, "network must be a name of timm's, .* but is a Linear"),
