@@ -26,6 +26,8 @@ class DistilledImages(ImageDataModule):
         real: Datamodule of the images that the set was made of, with the arguments of that run, so that validation
             images are none that it was made of.
         batch_size: Training images per step in each process.
+        clip: Cut off what lies outside of [0, 1], as PNG do. Adversarial recipes, and heads that rebuild pixels, need
+            this; it costs accuracy (``test/accuracy_png`` of the distillation says how much).
         **kwargs: The arguments all image datamodules share. ``val_fraction`` has no meaning here, as ``real`` has its
             own; ``subset``, ``imbalance_ratio`` and ``label_noise`` change the synthetic set.
 
@@ -40,10 +42,13 @@ class DistilledImages(ImageDataModule):
     _own_val = True
     _keeps_all = True
 
-    def __init__(self, path: str, real: ImageDataModule, *, batch_size: int = 256, **kwargs: Any) -> None:
+    def __init__(
+        self, path: str, real: ImageDataModule, *, batch_size: int = 256, clip: bool = False, **kwargs: Any
+    ) -> None:
         self.facts: Mapping[str, Any] = read_facts(path)
         self.path = path
         self.real = real
+        self.clip = clip
         self.class_names = tuple(self.facts["class_names"])
         self.num_classes = len(self.class_names)
         for name in ("num_classes", "in_chans", "image_size"):
@@ -84,7 +89,8 @@ class DistilledImages(ImageDataModule):
         images, labels, _ = load_set(self.path)
         # On the scale of [0, 1], as augmentation expects; the batch is normalised on the device.
         scale, offset = (torch.tensor(values).view(-1, 1, 1) for values in (self.std, self.mean))
-        return images * scale + offset, labels
+        pixels = images * scale + offset
+        return pixels.clamp(0, 1) if self.clip else pixels, labels
 
     def _dataset(self, images: Any, labels: Tensor, seed: int | None = None) -> Any:
         return MemoryImages(images, labels, seed) if isinstance(images, Tensor) else self.real._dataset(images, labels)

@@ -105,7 +105,8 @@ def check_pixels(images: Tensor, mean: Tensor, std: Tensor) -> None:
     if outside > 0.1:
         raise InputError(
             f"the heads rebuild pixels in [0, 1], but {outside:.0%} of a batch lie outside: set mean"
-            f" {mean.flatten().tolist()} and std {std.flatten().tolist()} to the data's"
+            f" {mean.flatten().tolist()} and std {std.flatten().tolist()} to the data's,"
+            " or cut off pixels that leave the range themselves (--data.clip true of DistilledImages)"
         )
 
 

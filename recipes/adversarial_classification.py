@@ -243,7 +243,8 @@ class AdversarialClassification(Classification):
                 raise InputError(
                     f"attack.low {self.attack.low} and attack.high {self.attack.high} must be the range of the pixels,"
                     f" but a {stage} batch has pixels from {low:.3f} to {high:.3f}: set mean and std to what the data"
-                    " is normalised by"
+                    " is normalised by, or, where the pixels themselves leave the range as those of a distilled set do,"
+                    " cut them off (--data.clip true of DistilledImages)"
                 )
         return images, labels
 

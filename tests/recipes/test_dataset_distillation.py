@@ -20,7 +20,7 @@ from lightning_recipes.modules.small_set_training import SmallSetTraining
 from lightning_recipes.modules.synthetic_set import load_set, save_set
 from lightning_recipes.recipes import Classification, DatasetDistillation
 from lightning_recipes.recipes.cli import main
-from settings import dataset_distillation, digits
+from settings import adversarial, dataset_distillation, digits
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -338,6 +338,19 @@ def test_distilled_images_are_augmented_as_others(exported):
     plainly, _ = DistilledImages(str(path), digits()).on_after_batch_transfer(batch, 0)
     assert torch.isfinite(augmented).all()
     assert not torch.equal(augmented, plainly)
+
+
+def test_an_adversarial_recipe_trains_on_the_pixels_that_are_in_range(exported):
+    _, path = exported
+    images, labels, facts = load_set(path)
+    names = {"mean": facts["mean"], "std": facts["std"], "class_names": facts["class_names"]}
+    path, _ = save_set(path.parent / "far", images * 5, labels, **names)
+    with pytest.raises(InputError, match=r"must be the range of the pixels.*--data.clip true of DistilledImages"):
+        trainer(max_epochs=1, limit_val_batches=0).fit(adversarial(), DistilledImages(str(path), digits()))
+    data = DistilledImages(str(path), digits(), clip=True)
+    trainer(max_epochs=1, limit_val_batches=0).fit(adversarial(), data)
+    assert data.train_set.images.amin() == 0
+    assert data.train_set.images.amax() == 1
 
 
 def test_a_set_needs_the_data_of_its_origin(exported, tmp_path):
