@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from ..modules.errors import InputError
-from ..modules.sampling import Stream, derived_seed, run_seed
+from ..modules.initialization import reset_parameters
+from ..modules.sampling import Stream, derived_seed, isolated_rng, run_seed
 from ..modules.synthetic_set import as_pixels, save_set, through_pixels, write_png
 
 Baseline = Literal["random", "kcenter", "png"]
@@ -103,7 +104,7 @@ class SetEvaluation:
         # Lightning evaluates in inference mode.
         with torch.inference_mode(False), torch.enable_grad():
             for name, images in sets.items():
-                networks = [self._build(*self._evaluation_args, seed=seed).to(self.device) for seed in seeds]
+                networks = [self._evaluation_network(seed=seed).to(self.device) for seed in seeds]
                 self.training_of_networks(
                     networks[rank::world],
                     images.detach().clone().flatten(0, 1),
@@ -117,6 +118,14 @@ class SetEvaluation:
                 trained[name] = [network.eval() for network in networks]
         self.log(f"{stage}/training_seconds", time.perf_counter() - start, rank_zero_only=True)
         return SetScores(trained, self.device)
+
+    def _evaluation_network(self: Any, *, seed: int) -> nn.Module:
+        """A network to train on a set, with fresh weights that depend on the seed alone."""
+        network = self._build(*self._evaluation_args, seed=seed)
+        if self._resets:
+            with isolated_rng(seed):
+                reset_parameters(network)
+        return network
 
     def validation_step(self: Any, batch: Any, batch_idx: int) -> None:
         """Count what the networks get right."""

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 
-from ..modules.checks import at_least
+from ..modules.checks import at_least, one_of
 from ..modules.descriptions import describe, rebuild
 from ..modules.errors import InputError
 from ..modules.matching import ClassBatch, DataDAM, Matching
@@ -72,6 +72,8 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
             leaves them out.
         evaluation_network: A timm name; None is ``network``. Another one shows whether the set serves architectures
             that it was not made with.
+        evaluation_init: Initial weights of an ``evaluation_network`` other than ``network``: PyTorch's defaults
+            ("torch"), as in the authors' code, or the network's own ("network"), e.g. He's for timm's ResNets.
         evaluation_network_args: Further arguments of that network; None takes ``network_args`` if ``network`` is
             measured, else none.
         grid_every: Epochs between pictures of the first ten images of each class, as ``images/*.png`` in the run's
@@ -114,6 +116,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         baselines: Sequence[Baseline] = BASELINES,
         evaluation_network: str | None = None,
         evaluation_network_args: dict[str, Any] | None = None,
+        evaluation_init: Literal["torch", "network"] = "torch",
         grid_every: int = 0,
     ) -> None:
         super().__init__()
@@ -155,10 +158,12 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         self.grid_every = grid_every
         self.matching = matching
         self._network_args = (network, network_args or {})
+        one_of(("torch", "network"), evaluation_init=evaluation_init)
         same = evaluation_network in (None, network)
+        self._resets = not same and evaluation_init == "torch"
         args = network_args if same and evaluation_network_args is None else evaluation_network_args
         self._evaluation_args = (evaluation_network or network, args or {})
-        self._build(*self._evaluation_args, seed=0)  # refuses what cannot be built before anything is trained
+        self._evaluation_network(seed=0)  # refuses what cannot be built before anything is trained
         # In a list, as a sub-module would be part of checkpoints, of the optimizer and of what DDP keeps alike.
         self._network = [self._build(*self._network_args, seed=0).eval()]
         for module in self._network[0].modules():

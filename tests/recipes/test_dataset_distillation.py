@@ -229,6 +229,17 @@ def test_another_architecture_can_measure_the_set():
     assert torch.isfinite(run.callback_metrics["val/loss"])
 
 
+@pytest.mark.parametrize(("init", "expected"), [("torch", 40), ("network", 88)])
+def test_another_architecture_starts_as_in_the_authors_code(init, expected):
+    """Length of all convolutions of ResNet-18: PyTorch's default is 40, He's is 88."""
+    net = model(evaluation_network="cifar_resnet18", evaluation_init=init, image_size=16)
+    states = [net._evaluation_network(seed=seed).state_dict() for seed in (1, 1, 2)]
+    weights = [torch.cat([w.flatten() for w in state.values() if w.ndim == 4]) for state in states]
+    assert weights[0].norm() == pytest.approx(expected, rel=0.03)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
 def test_a_loaded_run_goes_on_with_the_matching_and_augmentation_it_was_made_with(tmp_path):
     arguments = {"augmentation": SiameseAugmentation(["crop"], crop=0.25), "training": SmallSetTraining(5)}
     net = dataset_distillation(GradientMatching(2, 3), **arguments)

@@ -1,0 +1,23 @@
+"""PyTorch's default initialization for any network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+
+def reset_parameters(network: nn.Module) -> None:
+    """Draw all weights anew as PyTorch's layers do by default, whatever the network's own initialization.
+
+    Convolutions and linear layers are uniform, ``kaiming_uniform_(a=√5)``; norms get weight 1 and bias 0. It calls
+    ``reset_parameters`` of every layer that has it, and draws from the global generator. Parameters that belong to no
+    such layer, such as the class token of a vision transformer, stay.
+
+    Args:
+        network: Changed in place.
+    """
+    for module in network.modules():
+        reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+        if reset is not None and next(module.parameters(recurse=False), None) is not None:
+            reset()
