@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 
 def set_epoch_length(trainer: Trainer, batches: int) -> None:
@@ -26,6 +28,23 @@ def set_epoch_length(trainer: Trainer, batches: int) -> None:
         trainer.val_check_batch = max(1, int(batches * interval))
     elif isinstance(interval, int) and trainer.check_val_every_n_epoch is not None:
         trainer.val_check_batch = min(interval, batches)
+
+
+def share_done(trainer: Trainer, epoch: int, *, first_step: int, batches: int) -> float:
+    """Return the share of the run that is over after an epoch.
+
+    Args:
+        trainer: Its ``max_epochs`` and ``max_steps`` end the run.
+        epoch: The epoch.
+        first_step: Optimizer steps before the epoch.
+        batches: Batches in the epoch.
+    """
+    shares = [0.0]
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        shares.append((epoch + 1) / trainer.max_epochs)
+    if trainer.max_steps > 0:
+        shares.append((first_step + math.ceil(batches / trainer.accumulate_grad_batches)) / trainer.max_steps)
+    return max(shares)
 
 
 def catch_up_schedules(trainer: Trainer, pl_module: LightningModule, *, batch: int, batches: int, full: int) -> None:
@@ -67,3 +86,27 @@ def catch_up_schedules(trainer: Trainer, pl_module: LightningModule, *, batch: i
             missing = done * total // here - (done - 1) * total // here - 1
         for _ in range(missing):
             pl_module.lr_scheduler_step(config.scheduler, None)
+
+
+def warn_of_own_schedules(trainer: Trainer, pl_module: LightningModule, name: str) -> None:
+    """Warn where schedules made for all samples may not reach their end.
+
+    Args:
+        trainer: The trainer.
+        pl_module: A module that steps its schedules itself may step them by ``global_step``.
+        name: Name of the callback.
+    """
+    by_step = any(config.interval == "step" for config in trainer.lr_scheduler_configs)
+    manual = not pl_module.automatic_optimization and bool(trainer.lr_scheduler_configs)
+    overridden = type(pl_module).lr_scheduler_step is not LightningModule.lr_scheduler_step
+    if manual or (by_step and overridden):
+        rank_zero_warn(
+            f"{type(pl_module).__name__} steps its schedules itself, and {name} leaves optimizer steps out: a schedule"
+            " that follows global_step, or is stepped under manual optimization, stops before its end. Compute it from"
+            " the share of the epochs that is done, or from the number of calls of lr_scheduler_step"
+        )
+
+
+def hide_resumable_warning() -> None:
+    """Hide Lightning's line that the loader cannot go on in the middle of an epoch: this one can."""
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")

@@ -59,8 +59,8 @@ def epoch_plan(
     if total > kept:
         indices = indices.repeat(-(-total // kept))
         if weighted:
-            weights = torch.ones(kept) if weights is None else weights
-            weights = torch.cat([weights, torch.zeros(total - kept)])
+            weights = torch.ones(kept, dtype=torch.float32) if weights is None else weights
+            weights = torch.cat([weights, weights.new_zeros(total - kept)])
     return EpochPlan(epoch, first_step, kept, indices[:total], None if weights is None else weights[:total])
 
 

@@ -35,6 +35,7 @@ class LogitScores(DataSelection):
     """
 
     needs_losses = False
+    shortens_epochs = False
 
     def __init__(self, path: str | None = None, *, seed: int | None = None) -> None:
         super().__init__(seed=seed)
@@ -43,6 +44,7 @@ class LogitScores(DataSelection):
         self._logits: Tensor | None = None
         self._labels: Tensor | None = None
         self._written: Path | None = None
+        self._unobserved = False
 
     @abstractmethod
     def measure(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -60,18 +62,23 @@ class LogitScores(DataSelection):
         """The measured values of the batch."""
         logits, labels = self._logits, self._labels
         self._logits = self._labels = None
-        # Also where the epoch does not count, so that a run that cannot be scored ends with its first batch.
+        self._unobserved = logits is None or labels is None
         if logits is None or labels is None:
-            raise InputError(
-                f"{self._name} reads the logits (N, C) that the module's forward returns, but training_step got none by"
-                " self(inputs): call it there"
-            )
+            return None
         if len(logits) != len(labels):
             raise InputError(
                 f"{self._name} needs one row of logits for each label, but the last self(inputs) of training_step gave"
                 f" {len(logits)} for {len(labels)}: call it with the batch's inputs last"
             )
         return self.measure(logits, labels.long()) if self.measures(self._current_plan().epoch) else None
+
+    def refuse_unobserved(self, pl_module: LightningModule) -> None:
+        """Refuse a step without logits, also in an epoch that does not count, so that no run fails late."""
+        if self._unobserved:
+            raise InputError(
+                f"{self._name} reads the logits (N, C) that the module's forward returns, but training_step got none by"
+                " self(inputs): call it there"
+            )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read along what the module's forward returns."""
@@ -88,6 +95,7 @@ class LogitScores(DataSelection):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See to it that the file can be written and that none of another run is lost."""
+        super().on_train_start(trainer, pl_module)
         if not self._writes(trainer):
             return
         path = self._path(trainer)

@@ -19,7 +19,8 @@ def reduce_training_step(pl_module: LightningModule, weighting: SampleWeighting,
     """Replace ``training_step`` by one that reduces the losses ``(N,)`` it returns; `restore_training_step` undoes it.
 
     Args:
-        pl_module: Its ``training_step`` returns the losses, or a dict that holds them as ``"loss"``.
+        pl_module: Its ``training_step`` returns the losses, or a dict that holds them as ``"loss"``, and
+            may hold the data set index of each row as ``"indices"``.
         weighting: Reduces them, by the weights set on it.
         name: Of the callback, for messages.
         required: Whether a loss that is a scalar already is refused.
@@ -35,6 +36,8 @@ def reduce_training_step(pl_module: LightningModule, weighting: SampleWeighting,
         if output is None or module is not original():
             return output
         losses = output.get("loss") if isinstance(output, Mapping) else output
+        if isinstance(output, Mapping) and isinstance(output.get("indices"), Tensor):
+            weighting.sample_indices = output["indices"]
         if not required and not (isinstance(losses, Tensor) and losses.ndim == 1 and len(losses) > 1):
             return output
         if not isinstance(losses, Tensor) or losses.ndim != 1:

@@ -31,6 +31,8 @@ class RunningLossSelection(DataSelection):
         InputError: If an argument is out of its range.
     """
 
+    weights_samples = False
+
     def __init__(self, prune_ratio: float, *, score_momentum: float, every: int, seed: int | None) -> None:
         super().__init__(seed=seed)
         check_prune_ratio(prune_ratio)

@@ -75,3 +75,19 @@ def check_resumed(name: str, was: list[int] | None, now: list[int]) -> None:
             f"the checkpoint lies within an epoch of {name} with (seed, samples selected, samples a step) {tuple(was)},"
             f" which now are {tuple(now)}: resume with the arguments it was made with, or from the end of an epoch"
         )
+
+
+def check_order(name: str, moved: str | None) -> None:
+    """Refuse batches whose rows are in an unknown order.
+
+    Args:
+        name: Name of the callback.
+        moved: The step that changes the order; None if there is none.
+    """
+    if moved is not None:
+        raise InputError(
+            f"{name} must know which sample each row of a batch is, but {moved} changes their order: keep the order,"
+            " sort the list of samples in place in the collate function, or let the data set give each sample's index"
+            ' and the training step name it, as self.sample_indices before self.reduce(losses) or as "indices" in the'
+            " dict it returns"
+        )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.data import _reinstantiate_wrapped_cls
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.data import _get_dataloader_init_args_and_kwargs
@@ -19,11 +17,11 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
-    Subset,
 )
 
 from ..modules.errors import InputError
 from ..modules.sampling import EpochSampler, run_seed
+from ._sample_order import SampleOrder
 
 
 class SelectionSampler(EpochSampler):
@@ -35,6 +33,9 @@ class SelectionSampler(EpochSampler):
         on_epoch: Called when Lightning begins an epoch, before any hook of it, also in a resumed one.
         batch_size: Samples in a batch of one process.
         whole_batches: Whether the loader drops the last, smaller batch.
+
+    Attributes:
+        begun: Whether Lightning has begun an epoch.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class SelectionSampler(EpochSampler):
         self._on_epoch = on_epoch
         self._batch_size = batch_size
         self._whole_batches = whole_batches
-        self._begun = False
+        self.begun = False
 
     def order(self, epoch: int) -> Tensor:
         """The selected indices."""
@@ -76,12 +77,12 @@ class SelectionSampler(EpochSampler):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch and tell the callback."""
         super().set_epoch(epoch)
-        self._begun = True
+        self.begun = True
         self._on_epoch()
 
     def __len__(self) -> int:
         # Until training begins the length of an epoch with every sample: schedules are made for that.
-        return self.share_size(len(self.order(self.epoch)) if self._begun else len(self.dataset))  # type: ignore[arg-type]
+        return self.share_size(len(self.order(self.epoch)) if self.begun else len(self.dataset))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,13 @@ class SelectedData:
         loader: The loader.
         sampler: Its sampler.
         trainer: Its ``limit_train_batches`` counts.
+        order: Follows the samples into the batches.
     """
 
     loader: DataLoader
     sampler: SelectionSampler
     trainer: Trainer
+    order: SampleOrder
 
     @property
     def size(self) -> int:
@@ -126,7 +129,14 @@ class SelectedData:
 
 
 def take_over(
-    loader: Any, trainer: Trainer, name: str, *, seed: int | None, order_of: Callable, on_epoch: Callable
+    loader: Any,
+    trainer: Trainer,
+    name: str,
+    *,
+    seed: int | None,
+    order_of: Callable,
+    on_epoch: Callable,
+    on_fetch: Callable,
 ) -> SelectedData:
     """The same loader with a `SelectionSampler` in the place of its sampler.
 
@@ -137,13 +147,16 @@ def take_over(
         seed: Of the order; None takes the replaced sampler's, or the run's.
         order_of: See `SelectionSampler`.
         on_epoch: See `SelectionSampler`.
+        on_fetch: See `SampleOrder`.
 
     Raises:
         InputError: If the loader is one whose samples cannot be selected by index.
     """
     _check_loader(loader, name)
-    sampler = loader.sampler
+    batches = loader.batch_sampler
+    sampler = batches.sampler
     processes = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+    _check_shards(sampler, trainer, name, processes["num_replicas"])
     options: dict[str, Any] = {"seed": run_seed(), "shuffle": True, "drop_last": False, **processes}
     if type(sampler) in (EpochSampler, SelectionSampler, DistributedSampler):
         options |= {key: getattr(sampler, key) for key in options}
@@ -155,18 +168,22 @@ def take_over(
         loader.dataset,
         order_of=order_of,
         on_epoch=on_epoch,
-        batch_size=loader.batch_size,
-        whole_batches=loader.drop_last,
+        batch_size=batches.batch_size,
+        whole_batches=batches.drop_last,
         **options,
     )
-    return SelectedData(_with_sampler(loader, chosen), chosen, trainer)
+    taken = _with_sampler(loader, chosen)
+    return SelectedData(taken, chosen, trainer, SampleOrder(taken, on_fetch))
 
 
 def _with_sampler(loader: DataLoader, sampler: EpochSampler) -> DataLoader:
     """`loader` built anew around `sampler`; what a hook gave by position (`shuffle`) is not given by name again."""
     arguments, named = _get_dataloader_init_args_and_kwargs(loader, sampler)
     names = getattr(loader, "__pl_saved_arg_names", ())
-    positional = (named.pop(name, value) for name, value in zip(names, arguments, strict=False))
+    if loader.batch_size is None:
+        # The batches of a stock `BatchSampler` are those of a loader with its two settings.
+        named |= {"batch_size": loader.batch_sampler.batch_size, "drop_last": loader.batch_sampler.drop_last}  # type: ignore[union-attr]
+    positional = [named.pop(name, value) for name, value in zip(names, arguments, strict=False)]
     return _reinstantiate_wrapped_cls(loader, *positional, *arguments[len(names) :], **named)
 
 
@@ -190,7 +207,7 @@ def _check_loader(loader: Any, name: str) -> None:
     if hasattr(loader, "load_state_dict"):
         kind = type(loader).__name__
         raise refusal(f"{kind}, which resumes by itself", "use a plain DataLoader; this callback resumes it mid-epoch")
-    sampler = loader.sampler
+    sampler = loader.batch_sampler.sampler
     if type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(loader.dataset):  # type: ignore[arg-type]
         return
     if type(sampler) not in (EpochSampler, SelectionSampler, DistributedSampler, SequentialSampler):
@@ -200,23 +217,17 @@ def _check_loader(loader: Any, name: str) -> None:
         )
 
 
-def labels_of(dataset: Any) -> Tensor:
-    """Class of each sample ``(N,)``, from ``labels`` or ``targets`` of a data set or what it is a `Subset` of.
-
-    Raises:
-        InputError: If it has neither.
-    """
-    if isinstance(dataset, Subset):
-        return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices)]
-    for name in ("labels", "targets"):
-        found = getattr(dataset, name, None)
-        if found is None or len(found) != len(dataset):
-            continue
-        with suppress(TypeError, ValueError, RuntimeError):
-            labels = torch.as_tensor(found)
-            if labels.ndim == 1 and not labels.is_floating_point() and labels.min() >= 0:
-                return labels
-    raise InputError(
-        f"the class of each training sample is needed, but {type(dataset).__name__} has no labels or targets that are"
-        " class indices (N,): add them"
-    )
+def _check_shards(sampler: Any, trainer: Trainer, name: str, processes: int) -> None:
+    """Refuse processes that do not share one data set."""
+    shared = isinstance(sampler, DistributedSampler)
+    if trainer.world_size > 1 and not shared and not trainer._accelerator_connector.use_distributed_sampler:
+        raise InputError(
+            f"{name} chooses samples of one data set for all processes, but use_distributed_sampler=False lets each"
+            " bring its own: give every process the whole data set and leave use_distributed_sampler at True, or give"
+            " the loader a DistributedSampler"
+        )
+    if shared and trainer.world_size > 1 and sampler.num_replicas != processes:
+        raise InputError(
+            f"{name} chooses samples for {processes} processes, but the loader's {type(sampler).__name__} has"
+            f" num_replicas={sampler.num_replicas}: give it num_replicas={processes}"
+        )

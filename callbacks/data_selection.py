@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,12 +16,20 @@ from ..modules.checks import at_least
 from ..modules.errors import InputError
 from ..modules.sample_weighting import SampleWeighting
 from ..modules.sampling import Stream, epoch_generator, run_position
-from ._epoch_length import catch_up_schedules, set_epoch_length
+from ._data_labels import labels_of
+from ._epoch_length import (
+    catch_up_schedules,
+    hide_resumable_warning,
+    set_epoch_length,
+    share_done,
+    warn_of_own_schedules,
+)
+from ._epoch_losses import EpochLosses
 from ._epoch_plan import EpochPlan, epoch_plan
 from ._histogram import log_histogram
 from ._per_sample_step import reduce_training_step, restore_training_step
-from ._selection_checks import check_resumed, check_run, check_size
-from ._selection_sampler import SelectedData, labels_of, take_over
+from ._selection_checks import check_order, check_resumed, check_run, check_size
+from ._selection_sampler import SelectedData, take_over
 
 
 class DataSelection(Callback, ABC):
@@ -57,8 +65,14 @@ class DataSelection(Callback, ABC):
     needs_losses = True
     """Whether the rule needs per-sample losses, as scores or to weight them."""
 
+    weights_samples = True
+    """Whether the rule may give weights other than 1; every ``self.reduce`` then needs one loss per sample."""
+
     needs_run_length = False
     """Whether the rule calls :meth:`progress`."""
+
+    shortens_epochs = True
+    """Whether the rule leaves samples out."""
 
     threshold: float | None = None
     """What scores were compared with in the last decision, for the log."""
@@ -72,8 +86,7 @@ class DataSelection(Callback, ABC):
         self._trainer: Trainer | None = None
         self._taken: SelectedData | None = None
         self._plan: EpochPlan | None = None
-        self._losses: Tensor | None = None
-        self._weights: Tensor | None = None
+        self._losses: EpochLosses | None = None
         self._open_batch: int | None = None
         self._restored: dict[str, Any] | None = None
         self._ended: dict[str, Any] = {}
@@ -98,7 +111,7 @@ class DataSelection(Callback, ABC):
 
     def new_memory(self, size: int) -> dict[str, Tensor]:
         """What the rule keeps of each sample, by name, before the first epoch; ``"scores"`` is what it decides by."""
-        return {"scores": torch.full((size,), torch.nan)}
+        return {"scores": torch.full((size,), torch.nan, dtype=torch.float32)}
 
     def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
         """Take in an epoch's losses, in place.
@@ -115,19 +128,21 @@ class DataSelection(Callback, ABC):
         losses, self._weighting.sample_losses = self._weighting.sample_losses, None
         return losses
 
+    def refuse_unobserved(self, pl_module: LightningModule) -> None:
+        """Raise an `InputError` if a batch without observed values cannot be right."""
+        raise InputError(
+            f"{self._name} needs one loss per sample, but {type(pl_module).__name__} did not call"
+            " self.reduce(losses) in its training step: call it with losses of shape (N,)"
+        )
+
     def generator(self, epoch: int) -> torch.Generator:
         """Random numbers for the decision of an epoch."""
         return epoch_generator(self._data.sampler.seed, epoch, Stream.SELECTION)
 
     def progress(self, epoch: int) -> float:
         """Share of the run that will be over after this epoch, if it has every sample."""
-        trainer, shares = self._data.trainer, [0.0]
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            shares.append((epoch + 1) / trainer.max_epochs)
-        if trainer.max_steps > 0:
-            steps = math.ceil(self._data.batches(self._data.size) / trainer.accumulate_grad_batches)
-            shares.append((self._first_step(epoch) + steps) / trainer.max_steps)
-        return max(shares)
+        steps = self._first_step(epoch), self._data.batches(self._data.size)
+        return share_done(self._data.trainer, epoch, first_step=steps[0], batches=steps[1])
 
     def labels(self) -> Tensor:
         """Class of each training sample ``(N,)``, or an `InputError` if the data set does not say."""
@@ -163,23 +178,32 @@ class DataSelection(Callback, ABC):
         dataloader = source.dataloader
         source.dataloader = lambda: self._take_over(dataloader())  # type: ignore[method-assign]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn of schedules that cannot follow shortened epochs."""
+        if self._taken is not None and self.shortens_epochs:
+            warn_of_own_schedules(trainer, pl_module, self._name)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the weights of the batch."""
         if self._taken is None:
             return
         if self._losses is None:
-            self._prepare(pl_module.device)
-            set_epoch_length(trainer, self._data.batches(self._current_plan().kept))
+            self._prepare(pl_module.device, batch_idx)
         self._open_batch = batch_idx
-        if self.needs_losses:
-            self._weighting.sample_losses, weights = None, self._weights
-            self._weighting.sample_weights = None if weights is None else weights[self._data.part(batch_idx)]
+        if self._follows and self._losses is not None:
+            self._data.order.check_arrival(batch)
+            weighting = self._weighting
+            weighting.sample_losses = weighting.sample_indices = None
+            weighting.weighted_by = self._name if self.needs_losses and self.weights_samples else None
+            self._losses.describe(batch_idx, weighting, weighted=self.needs_losses)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take note of the batch's losses."""
-        self._close_batch(pl_module, skipped=outputs is None and pl_module.automatic_optimization)
+        # Lightning gives no or empty outputs where the step returned None, to be left out.
+        nothing = outputs is None or (isinstance(outputs, Mapping) and not outputs)
+        self._close_batch(pl_module, skipped=nothing and pl_module.automatic_optimization)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Turn the epoch's losses into scores and log what was saved."""
@@ -225,13 +249,14 @@ class DataSelection(Callback, ABC):
             if epoch > self._plan.epoch:
                 self._flush()
             else:
-                losses = self._merged_losses()
+                losses = self._losses.merged()
         first_step = self._plan.first_step if self._plan and batches else self._trainer.global_step
         return {
             "memory": self.memory,
             "samples_saved": self.samples_saved,
             "epoch": epoch,
             "batches": batches,
+            "read": batches - (self._losses.first if batches and self._losses is not None else 0),
             "first_step": first_step,
             "losses": losses,
             "reads": self._reads() if batches else None,
@@ -261,16 +286,22 @@ class DataSelection(Callback, ABC):
             seed=self.seed,
             order_of=lambda epoch: self._plan_of(epoch).order,
             on_epoch=self._begin_epoch,
+            on_fetch=self._begin_reading,
         )
         if not self.memory:
             self.memory = self.new_memory(data.size)
         else:
             check_size(self._name, len(self.memory["scores"]), data.size)
+        resume = (0, 0)
         if self._restored is not None:
-            data.sampler.resume_at(self._restored["epoch"], self._restored["batches"] * data.batch_size)
-            check_resumed(self._name, self._restored.pop("reads", None), self._reads())
+            resume = (self._restored["epoch"], self._restored["read"] * data.batch_size)
         elif hasattr(loader.sampler, "resume"):
-            data.sampler.resume_at(*loader.sampler.resume)
+            resume = loader.sampler.resume
+        # A loader that is made anew during the run begins with the epoch in progress: workers read before it begins.
+        data.sampler.resume_at(*max(resume, (self._trainer.current_epoch, 0)))
+        if self._restored is not None and (reads := self._restored.pop("reads", None)) is not None:
+            check_resumed(self._name, reads, self._reads())
+            hide_resumable_warning()
         return data.loader
 
     def _reads(self) -> list[int]:
@@ -307,20 +338,25 @@ class DataSelection(Callback, ABC):
         trainer = self._data.trainer
         loop = trainer.fit_loop
         # A run resumed from the end of an epoch compares the batches it has done with the length of that epoch.
-        ended = loop.restarting and self._restored is not None and not self._restored["batches"]
-        progress: Any = loop.epoch_loop.batch_progress.current
-        done = progress.processed if ended else 0
+        progress: Any = loop.epoch_loop.batch_progress
+        ended = progress.is_last_batch if self._restored is None else not self._restored["batches"]
+        done = progress.current.processed if loop.restarting and ended else 0
         set_epoch_length(trainer, done or self._data.batches(self._current_plan().kept))
 
-    def _prepare(self, device: torch.device) -> None:
-        """Room for an epoch's losses, and its weights, on the device."""
-        plan, share = self._current_plan(), self._data.sampler.share
-        self._weights = None if plan.weights is None else share(plan.weights).to(device)
-        restored = self._restored
-        if restored is not None and restored["epoch"] == plan.epoch and restored["losses"] is not None:
-            self._losses = share(restored["losses"]).to(device).clone()
-        else:
-            self._losses = torch.full((len(share(plan.order)),), torch.nan, device=device)
+    def _begin_reading(self) -> None:
+        """The training loop fetches a batch; before the first one it must know the length of the epoch."""
+        if self._taken is None or not self._data.sampler.begun or self._data.trainer.fit_loop._data_fetcher is None:
+            return
+        plan = self._current_plan()
+        if self._losses is None:
+            set_epoch_length(self._data.trainer, self._data.batches(plan.kept))
+
+    def _prepare(self, device: torch.device, batch_idx: int) -> None:
+        """Make room for an epoch's losses, and bring its weights to the device."""
+        plan, restored = self._current_plan(), None
+        if self._restored is not None and self._restored["epoch"] == plan.epoch:
+            restored = self._restored["losses"]
+        self._losses = EpochLosses(plan, self._data, device, batch_idx=batch_idx, restored=restored, name=self._name)
 
     def _close_done_batch(self) -> None:
         """Close a batch that Lightning counts as done, for a callback that comes before this one and saves."""
@@ -334,39 +370,26 @@ class DataSelection(Callback, ABC):
         if self._open_batch is None or self._losses is None:
             return
         batch_idx, self._open_batch = self._open_batch, None
-        self._weighting.sample_weights = None
-        room = self._losses[self._data.part(batch_idx)]
-        values = self.observe()
-        if values is not None:
-            if values.shape != room.shape:
-                raise InputError(
-                    f"{self._name} needs one loss per sample: the batch has {len(room)} samples but its losses have"
-                    f" shape {tuple(values.shape)}"
-                )
-            room.copy_(values.detach())
-        elif self.needs_losses and not skipped:
-            raise InputError(
-                f"{self._name} needs one loss per sample, but {type(pl_module).__name__} did not call"
-                " self.reduce(losses) in its training step: call it with losses of shape (N,)"
-            )
+        weighting, values = self._weighting, self.observe()
+        indices = weighting.sample_indices
+        weighting.release()
+        if self._follows:
+            if values is not None:
+                self._losses.keep(batch_idx, values, indices)
+            elif not skipped:
+                self.refuse_unobserved(pl_module)
+            if indices is None and not (skipped and values is None):
+                check_order(self._name, self._data.order.moved)
         data, kept = self._data, self._current_plan().kept
         batches, full = data.batches(kept), data.batches(data.size)
         catch_up_schedules(data.trainer, pl_module, batch=batch_idx + 1, batches=batches, full=full)
-
-    def _merged_losses(self) -> Tensor:
-        """Losses of all processes in the order of the plan; NaN where there is none."""
-        assert self._losses is not None
-        losses = self._losses
-        if self._data.sampler.num_replicas > 1:
-            losses = torch.atleast_2d(self._data.trainer.strategy.all_gather(losses)).mT
-        return losses.flatten().cpu()
 
     def _flush(self) -> None:
         """Turn the losses of the epoch that is over into scores."""
         plan = self._plan
         if self._losses is None or plan is None:
             return
-        losses = self._merged_losses()[: plan.kept]
+        losses = self._losses.merged()[: plan.kept]
         self._losses = None
         indices, finite = plan.order[: len(losses)], losses.isfinite()
         if not finite.all():
@@ -380,15 +403,21 @@ class DataSelection(Callback, ABC):
     def _name(self) -> str:
         return type(self).__name__
 
+    @property
+    def _follows(self) -> bool:
+        """Whether values are kept of each sample, so that it must be known which row of a batch is which sample."""
+        return self.needs_losses or type(self).observe is not DataSelection.observe
+
     def _leave(self, pl_module: LightningModule) -> None:
         """Leave trainer and module as they were."""
         restore_training_step(pl_module)
         if self._trainer is not None:
             vars(self._trainer.fit_loop._data_source).pop("dataloader", None)
-        self._weighting.sample_weights = self._weighting.sample_losses = None
+        self._weighting.release()
+        self._weighting.sample_losses = None
 
     def _forget(self) -> None:
         """Let go of everything that belongs to one run."""
         self._trainer = self._taken = self._plan = self._restored = None
-        self._losses = self._weights = self._open_batch = None
+        self._losses = self._open_batch = None
         self._weighting, self._ended = SampleWeighting(), {}

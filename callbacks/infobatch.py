@@ -11,6 +11,7 @@ from torch import Tensor
 from ..modules.checks import check
 from ..modules.errors import InputError
 from ..modules.sampling import uniform_subset
+from ._data_labels import labels_of
 from ._running_losses import running_mean
 from ._selection_checks import check_delta, check_prune_ratio
 from .data_selection import DataSelection
@@ -50,7 +51,7 @@ def infobatch_plan(
         raise InputError(f"scores and seen must both be of shape (N,) but are {(*scores.shape,)}, {(*seen.shape,)}")
     check_prune_ratio(prune_ratio)
     valid = _valid(scores, seen)
-    return _thin(scores.numpy(), valid, [_mean(scores.numpy(), valid)], [prune_ratio], generator)
+    return _thin(scores.numpy(), valid, [_mean(scores.numpy(), valid)], [prune_ratio], generator, closed=False)
 
 
 class InfoBatch(DataSelection):
@@ -65,7 +66,8 @@ class InfoBatch(DataSelection):
 
     Differences from the released code, each tested: exactly k of M easy samples stay and weigh M / k, so weights sum
     to N; a sample without a score stays whatever the others' scores are; a loss that is not finite is not taken as a
-    score; scores are merged over processes once an epoch; sample indices never pass through the loss's dtype.
+    score; scores are merged over processes once an epoch; ``prune_ratio`` above
+    0.9 is used as given (0.9 there); sample indices never pass through the loss's dtype.
 
     Args:
         prune_ratio: Share of the easy samples to leave out, in [0, 1). One for each of ``percentiles``, if given.
@@ -77,9 +79,13 @@ class InfoBatch(DataSelection):
             paper, takes the last loss. More steadies scores that augmentation makes noisy.
         percentiles: Bounds that take the place of the mean, rising, in (0, 100]: samples below the first are pruned
             by the first of ``prune_ratio``, those up to the second by the second. The released ImageNet code has
-            ``[20, 85]`` with ``[0.75, 0.5]``. Unlike the mean it is not moved by outliers.
+            ``[20, 85]`` with ``[0.75, 0.5]``. A score equal to a bound lies below it,
+            as there. Unlike the mean it is not moved by outliers.
         per_class: Compare a sample with the mean of its own class, so that classes that are learned early are not
-            pruned hardest. Needs a data set with ``labels`` or ``targets``.
+            pruned hardest.
+        labels: Classes for ``per_class``. The name of an attribute or of a column of the data set, the number of the
+            tensor in a `TensorDataset`, or one class index per sample. None looks for ``labels``, ``targets`` or
+            ``label``, also in parts of a `Subset` or `ConcatDataset`.
         seed: Seed of what is left out and of the order; None takes the one given to ``seed_everything``, or 0.
 
     Raises:
@@ -99,6 +105,7 @@ class InfoBatch(DataSelection):
         score_momentum: float = 0.0,
         percentiles: list[float] | None = None,
         per_class: bool = False,
+        labels: str | int | list[int] | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(seed=seed)
@@ -116,6 +123,8 @@ class InfoBatch(DataSelection):
             raise InputError(f"percentiles must rise and lie in (0, 100] but are {percentiles}")
         if percentiles is not None and per_class:
             raise InputError(f"per_class compares with a class's mean: leave out percentiles {percentiles}")
+        if labels is not None and not per_class:
+            raise InputError("labels are the classes of per_class: set per_class=True, or leave labels out")
         check_delta(delta)
         if warmup_epochs < 1:
             raise InputError(
@@ -127,6 +136,7 @@ class InfoBatch(DataSelection):
         self.score_momentum = score_momentum
         self.percentiles = percentiles
         self.per_class = per_class
+        self.label_source = labels
         self.needs_run_length = delta < 1
 
     def new_memory(self, size: int) -> dict[str, Tensor]:
@@ -134,6 +144,10 @@ class InfoBatch(DataSelection):
         if self.per_class:
             self.labels()
         return super().new_memory(size)
+
+    def labels(self) -> Tensor:
+        """Class of each training sample ``(N,)``."""
+        return labels_of(self._data.loader.dataset, self.label_source)
 
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
         """The samples of an epoch: all at the beginning and the end of the run, those of the rule between."""
@@ -151,7 +165,9 @@ class InfoBatch(DataSelection):
         elif self.per_class:
             bounds = [_class_means(values, valid, self.labels().numpy())]
         self.threshold = float(np.mean(bounds[-1]))
-        return _thin(values, valid, bounds, self.prune_ratios, self.generator(epoch))
+        return _thin(
+            values, valid, bounds, self.prune_ratios, self.generator(epoch), closed=self.percentiles is not None
+        )
 
     def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
         """Take losses as scores, or blend them in."""
@@ -159,13 +175,22 @@ class InfoBatch(DataSelection):
 
 
 def _thin(
-    scores: np.ndarray, valid: np.ndarray, bounds: list, prune_ratios: list[float], generator: torch.Generator
+    scores: np.ndarray,
+    valid: np.ndarray,
+    bounds: list,
+    prune_ratios: list[float],
+    generator: torch.Generator,
+    *,
+    closed: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Leave out a share of the samples below each bound (and not below the one before), weighting up the others."""
+    """Leave out a share of the samples between each bound and the one before, and weight up the others.
+
+    A score equal to a bound lies below it if ``closed``.
+    """
     present, left = np.ones(len(scores), dtype=bool), valid
     thinned = []
     for bound, prune_ratio in zip(bounds, prune_ratios, strict=True):
-        below = scores < bound
+        below = scores <= bound if closed else scores < bound
         members, left = left & below, left & ~below
         if not (size := int(np.count_nonzero(members))):
             continue

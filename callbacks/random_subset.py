@@ -38,4 +38,4 @@ class RandomSubset(DataSelection):
         size = len(scores)
         keep = max(1, round((1 - self.prune_ratio) * size))
         indices = uniform_subset(size, keep, self.generator(epoch)).nonzero().flatten()
-        return indices, torch.full((keep,), size / keep) if self.rescale else None
+        return indices, torch.full((keep,), size / keep, dtype=torch.float32) if self.rescale else None

@@ -46,6 +46,8 @@ class SeTa(DataSelection):
         >>> trainer = Trainer(max_epochs=200, callbacks=[SeTa()])
     """
 
+    weights_samples = False
+
     def __init__(
         self,
         prune_ratio: float = 0.1,

@@ -61,7 +61,12 @@ class UCB(RunningLossSelection):
 
     def new_memory(self, size: int) -> dict[str, Tensor]:
         """The running means beside the scores made of them."""
-        return {**super().new_memory(size), "means": torch.full((size,), torch.nan), "deviations": torch.zeros(size)}
+        known = super().new_memory(size)
+        return {
+            **known,
+            "means": torch.full_like(known["scores"], torch.nan),
+            "deviations": torch.zeros_like(known["scores"]),
+        }
 
     def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
         """Take losses into the running means."""

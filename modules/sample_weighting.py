@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .errors import InputError
 from .mixing import mirror_blend
 
 
@@ -20,8 +21,22 @@ class SampleWeighting:
     sample_losses: Tensor | None = None
     """Detached, unweighted losses ``(N,)`` of the last batch."""
 
+    sample_indices: Tensor | None = None
+    """Data set index of each row of the batch ``(N,)``. A module whose batches are not in the order of the sampler sets
+    it before it calls :meth:`reduce`; the callback clears it after the step."""
+
+    batch_indices: Tensor | None = None
+    """Data set index of each sample of the batch in the order of the sampler ``(N,)``, set by a callback."""
+
+    weighted_by: str | None = None
+    """Name of the callback that may weight this batch, set by it: then each sample must have one loss."""
+
     rehearsing: bool = False
     """True while a callback computes a step that does not count, as `AWP` does: a recipe then logs nothing of it."""
+
+    def release(self) -> None:
+        """Forget everything a callback has set for a batch."""
+        self.sample_weights = self.sample_indices = self.batch_indices = self.weighted_by = None
 
     def reduce(self, losses: Tensor, *, mixing_ratio: float = 1.0) -> Tensor:
         """Weighted mean of per-sample losses, divided by N and not by the sum of the weights.
@@ -38,16 +53,39 @@ class SampleWeighting:
             A scalar.
 
         Raises:
+            InputError: If a callback may weight the batch and there is not one loss per sample.
             ValueError: If ``losses`` is not of shape ``(N,)`` or the weights set for this batch differ in length.
         """
         if losses.ndim != 1:
             raise ValueError(f"losses must have shape (N,), one per sample, but got {tuple(losses.shape)}")
+        rows = self.sample_indices if self.sample_indices is not None else self.batch_indices
+        if self.weighted_by is not None and rows is not None and len(rows) != len(losses):
+            raise InputError(
+                f"{self.weighted_by} needs one loss per sample: the batch has {len(rows)} samples but its losses have"
+                f" shape {tuple(losses.shape)}"
+            )
         self.sample_losses = mirror_blend(losses.detach(), mixing_ratio)
-        if self.sample_weights is not None:
-            if self.sample_weights.shape != losses.shape:
+        weights = self.sample_weights
+        if weights is not None:
+            if self.sample_indices is not None and self.batch_indices is not None:
+                weights = weights[places_of(self.sample_indices, self.batch_indices)[0]]
+            if weights.shape != losses.shape:
                 raise ValueError(
-                    f"sample_weights has shape {tuple(self.sample_weights.shape)}"
-                    f" but the batch has {len(losses)} losses"
+                    f"sample_weights has shape {tuple(weights.shape)} but the batch has {len(losses)} losses"
                 )
-            losses = losses * mirror_blend(self.sample_weights, mixing_ratio)
+            losses = losses * mirror_blend(weights, mixing_ratio)
         return losses.mean()
+
+
+def places_of(indices: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+    """Find indices in a batch without waiting for the device.
+
+    Args:
+        indices: Indices to find ``(N,)``.
+        among: Indices of the batch ``(M,)``.
+
+    Returns:
+        Place of each index ``(N,)``, and whether it was found, bool ``(N,)``.
+    """
+    match = indices.to(among.device)[:, None] == among
+    return match.int().argmax(1), match.any(1)
