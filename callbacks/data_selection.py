@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,10 +28,11 @@ from ._epoch_plan import EpochPlan, epoch_plan
 from ._histogram import log_histogram
 from ._per_sample_step import reduce_training_step, restore_training_step
 from ._selection_checks import check_order, check_resumed, check_run, check_size
+from ._selection_rule import SelectionRule
 from ._selection_sampler import SelectedData, take_over
 
 
-class DataSelection(Callback, ABC):
+class DataSelection(SelectionRule, Callback):
     """Base of the callbacks that choose which samples an epoch trains on, and how much each weighs.
 
     A rule is a subclass with a :meth:`decide`. Everything else is here: the training loader's sampler is replaced,
@@ -62,21 +62,6 @@ class DataSelection(Callback, ABC):
         InputError: If the training loader, the module or the trainer is none that samples can be selected for.
     """
 
-    needs_losses = True
-    """Whether the rule needs per-sample losses, as scores or to weight them."""
-
-    weights_samples = True
-    """Whether the rule may give weights other than 1; every ``self.reduce`` then needs one loss per sample."""
-
-    needs_run_length = False
-    """Whether the rule calls :meth:`progress`."""
-
-    shortens_epochs = True
-    """Whether the rule leaves samples out."""
-
-    threshold: float | None = None
-    """What scores were compared with in the last decision, for the log."""
-
     def __init__(self, *, seed: int | None = None) -> None:
         at_least(0, seed=seed)
         self.seed = seed
@@ -92,36 +77,6 @@ class DataSelection(Callback, ABC):
         self._ended: dict[str, Any] = {}
 
     # -- the rule ----------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """Choose the samples of an epoch.
-
-        Called after the losses of the epoch before were taken in, perhaps again for the same epoch, and must then
-        choose the same: random numbers come from :meth:`generator`, and what is kept for later from ``memory``.
-
-        Args:
-            scores: The samples' scores, float32 ``(N,)``; NaN for one that has none yet.
-            epoch: The epoch, from 0.
-
-        Returns:
-            Indices of the chosen samples ``(K,)``, without repeats and in any order that does not depend on chance,
-            as they are shuffled after; and their weights ``(K,)``, or None if all are 1.
-        """
-
-    def new_memory(self, size: int) -> dict[str, Tensor]:
-        """What the rule keeps of each sample, by name, before the first epoch; ``"scores"`` is what it decides by."""
-        return {"scores": torch.full((size,), torch.nan, dtype=torch.float32)}
-
-    def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
-        """Take in an epoch's losses, in place.
-
-        Args:
-            memory: What :meth:`new_memory` gave.
-            indices: The samples that were trained on ``(K,)``, without repeats.
-            losses: Their unweighted losses ``(K,)``, float32, all finite.
-        """
-        memory["scores"][indices] = losses
 
     def observe(self) -> Tensor | None:
         """What :meth:`update` is given of the batch that is over, shape ``(N,)``, on any device: its losses."""
