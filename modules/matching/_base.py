@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 
@@ -69,6 +70,21 @@ class Matching(ABC):
             seed: Of the order of the images.
         """
         raise NotImplementedError(f"{type(self).__name__} needs no trained network")
+
+
+def with_gradients(terms: dict[str, Tensor], images: Tensor, gradients: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return terms of the same values, from which a backward pass gives the images these gradients of the sum.
+
+    The gradient of each part of the images can then be taken while only its graph is in memory.
+
+    Args:
+        terms: Parts of the loss, without a graph.
+        images: Shape ``(N, C, H, W)``.
+        gradients: Gradient of the sum of the terms by the images, in pieces along N.
+    """
+    carrier = (images * torch.cat(list(gradients))).sum()
+    first = next(iter(terms))
+    return {**terms, first: terms[first] + (carrier - carrier.detach())}
 
 
 def has_batch_statistics(network: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..feature_capture import FeatureCapture
 from ..losses._logits import full_precision
 from ..losses.attention_transfer import attention_maps
-from ._base import ClassBatch, Matching, has_batch_statistics
+from ._base import ClassBatch, Matching, has_batch_statistics, with_gradients
 from ._class_means import ClassSums, class_sums
 
 
@@ -62,10 +62,7 @@ class FeatureMatching(Matching):
             gradients += torch.autograd.grad(torch.stack(list(terms.values())).sum(), part)
             values.append({name: term.detach() for name, term in terms.items()})
         total = {name: torch.stack([terms[name] for terms in values]).sum() for name in values[0]}
-        # Worth nothing, but with the gradient that was taken above.
-        carrier = (images * torch.cat(gradients)).sum()
-        first = next(iter(total))
-        return {**total, first: total[first] + (carrier - carrier.detach())}
+        return with_gradients(total, images, gradients)
 
     def _class_sums(self, network: nn.Module, batch: ClassBatch, num_classes: int) -> list[ClassSums]:
         """Class sums of real images, in chunks and without gradients."""

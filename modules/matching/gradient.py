@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..checks import at_least, positive
 from ..errors import InputError
 from ..sampling import Stream, epoch_generator
-from ._base import ClassBatch, Matching, has_batch_statistics
+from ._base import ClassBatch, Matching, has_batch_statistics, with_gradients
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """The published outer and inner loop by images per class."""
@@ -102,25 +102,27 @@ class GradientMatching(Matching):
     def terms(self, network: nn.Module, real: ClassBatch, synthetic: ClassBatch, num_classes: int) -> dict[str, Tensor]:
         """See `Matching.terms`."""
         weights = list(network.parameters())
-        parts = [
+        classes = [
             list(zip(batch.images.split(list(batch.counts)), batch.labels.split(list(batch.counts)), strict=True))
             for batch in (real, synthetic)
         ]
-        with _fixed_statistics(network, torch.cat([images[:PER_CLASS] for images, _ in parts[0]])):
-            return {"gradient": self._distance(network, weights, parts)}
 
-    @staticmethod
-    def _distance(
-        network: nn.Module, weights: Sequence[Tensor], parts: Sequence[Sequence[tuple[Tensor, Tensor]]]
-    ) -> Tensor:
-        losses = []
-        for of_real, of_synthetic in zip(*parts, strict=True):
-            wanted, got = (
-                torch.autograd.grad(F.cross_entropy(network(images).float(), labels), weights, create_graph=keep)
-                for (images, labels), keep in ((of_real, False), (of_synthetic, True))
-            )
-            losses.append(gradient_matching_loss(wanted, got))
-        return torch.stack(losses).sum()
+        def gradients_of(images: Tensor, labels: Tensor, *, create_graph: bool) -> Sequence[Tensor]:
+            loss = F.cross_entropy(network(images).float(), labels)
+            return torch.autograd.grad(loss, weights, create_graph=create_graph)
+
+        losses, gradients = [], []
+        with _fixed_statistics(network, torch.cat([images[:PER_CLASS] for images, _ in classes[0]])):
+            for of_real, (images, labels) in zip(*classes, strict=True):
+                wanted = gradients_of(*of_real, create_graph=False)
+                images = images.detach().requires_grad_(synthetic.images.requires_grad)
+                loss = gradient_matching_loss(wanted, gradients_of(images, labels, create_graph=images.requires_grad))
+                # One class at a time, as a graph for second derivatives is large.
+                if images.requires_grad:
+                    gradients += torch.autograd.grad(loss, images)
+                losses.append(loss.detach())
+        terms = {"gradient": torch.stack(losses).sum()}
+        return with_gradients(terms, synthetic.images, gradients) if gradients else terms
 
     def train_network(
         self, network: nn.Module, images: Tensor, labels: Tensor, *, augment: Callable[[Tensor, int], Tensor], seed: int

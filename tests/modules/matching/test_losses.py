@@ -151,6 +151,56 @@ def test_any_network_can_match(name):
     assert all(torch.isfinite(term) and term > 0 for term in terms.values())
 
 
+def test_gradient_matching_has_the_gradient_of_the_joint_sum():
+    net, real, synthetic = network(), class_batch(4), class_batch(2, seed=1)
+    matching = attached(GradientMatching(1, 1), net)
+    images = synthetic.images.clone().requires_grad_()
+    loss = total(matching, net, real, ClassBatch(images, synthetic.labels, synthetic.counts))
+    (found,) = torch.autograd.grad(3 * loss, images)
+    weights, losses = list(net.parameters()), []
+    for label in range(3):
+        pair = []
+        for batch, of_class in ((real.images, real.labels == label), (images, synthetic.labels == label)):
+            value = torch.nn.functional.cross_entropy(net(batch[of_class]), torch.full((int(of_class.sum()),), label))
+            pair.append(torch.autograd.grad(value, weights, create_graph=True))
+        losses.append(gradient_matching_loss(*pair))
+    expected = torch.stack(losses).sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(found, 3 * torch.autograd.grad(expected, images)[0], rtol=1e-5, atol=1e-6)
+
+
+class Saved:
+    """A tensor that a graph keeps; counts the numbers in memory."""
+
+    live = peak = 0
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        Saved.live += tensor.numel()
+        Saved.peak = max(Saved.peak, Saved.live)
+
+    def __del__(self):
+        Saved.live -= self.tensor.numel()
+
+
+def test_the_graphs_of_gradient_matching_do_not_grow_with_the_classes():
+    peaks = []
+    for classes in (3, 12):
+        net = network()
+        matching = attached(GradientMatching(1, 1), net)
+        real, synthetic = class_batch(4, classes=classes), class_batch(4, seed=1, classes=classes)
+        labels = [batch.labels % 3 for batch in (real, synthetic)]  # the network has three outputs
+        images = synthetic.images.requires_grad_()
+        Saved.peak = Saved.live
+        with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+            matching.terms(
+                net, ClassBatch(real.images, labels[0], real.counts), ClassBatch(images, labels[1], real.counts), 3
+            )["gradient"].backward()
+        peaks.append(Saved.peak)
+    # Only the images themselves are kept of all classes.
+    assert peaks[1] < 1.3 * peaks[0]
+
+
 def test_training_the_network_of_gradient_matching_follows_the_published_loops():
     net, batch, sizes = network(), class_batch(10), []
 
