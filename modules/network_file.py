@@ -93,9 +93,14 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         InputError: If the file is missing, is not of this kind, or does not fit the network it names.
 
     Examples:
+        >>> args = {"depth": 1, "width": 4}
+        >>> built = create_network("convnet", num_classes=2, in_chans=3, image_size=8, network_args=args)
+        >>> facts = {"network_args": args, "num_classes": 2, "in_chans": 3, "image_size": 8}
+        >>> pixels = {"mean": [0.5] * 3, "std": [0.2] * 3, "class_names": ["cat", "dog"]}
+        >>> save_network("network.safetensors", built, name="convnet", **facts, **pixels)
         >>> network, facts = load_network("network.safetensors")
-        >>> facts["class_names"][network(images).argmax(1)[0]]
-        'cat'
+        >>> facts["class_names"]
+        ['cat', 'dog']
     """
     if not Path(path).is_file():
         raise InputError(f"network file {path} does not exist")

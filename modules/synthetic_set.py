@@ -168,9 +168,11 @@ def load_set(path: str | Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
         InputError: If the file is missing or of another kind, or its parts do not go together.
 
     Examples:
-        >>> images, labels, facts = load_set("distilled.safetensors")
+        >>> facts = {"mean": [0.5], "std": [0.2], "class_names": ["cat", "dog"]}
+        >>> paths = save_set("set", torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), **facts)
+        >>> images, labels, facts = load_set("set/distilled.safetensors")
         >>> images.shape, facts["class_names"][labels[0]]
-        (torch.Size([10, 1, 8, 8]), '0')
+        (torch.Size([2, 1, 8, 8]), 'cat')
     """
     facts = read_facts(path)
     tensors = safetensors.torch.load_file(path)

@@ -30,8 +30,11 @@ class NFGSM(PGD):
         InputError: If an argument is out of its range.
 
     Examples:
+        >>> layers = torch.nn.Flatten(), torch.nn.Linear(12, 2)
+        >>> network, images = torch.nn.Sequential(*layers), torch.rand(4, 3, 2, 2)
         >>> attack = NFGSM(eps=8 / 255)
-        >>> adversarial = attack(network, images, labels, key=(0, 0, 0))
+        >>> attack(network, images, torch.tensor([0, 1, 0, 1]), key=(0, 0, 0)).shape
+        torch.Size([4, 3, 2, 2])
     """
 
     def __init__(

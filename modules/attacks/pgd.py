@@ -54,7 +54,10 @@ class PGD:
 
     Examples:
         >>> attack = PGD(eps=8 / 255, step_size=2 / 255, steps=10)
-        >>> adversarial = attack(network, images, labels, key=(0, 0, 0))
+        >>> network, images = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.rand(4, 3, 2, 2)
+        >>> adversarial = attack(network, images, torch.tensor([0, 1, 0, 1]), key=(0, 0, 0))
+        >>> bool((adversarial - images).abs().max() <= 8 / 255 + 1e-6)
+        True
     """
 
     def __init__(

@@ -34,7 +34,9 @@ def load_weights(network: nn.Module, path: str | Path, *, prefix: str | None = N
         InputError: If the file cannot be read, has no weights or several sets that fit, or does not fit the network.
 
     Examples:
-        >>> load_weights(create_network("cifar_resnet56", num_classes=100), "resnet56_vanilla/ckpt_epoch_240.pth")
+        >>> network = nn.Linear(2, 2)
+        >>> torch.save({"epoch": 240, "model": nn.DataParallel(network).state_dict()}, "ckpt_epoch_240.pth")
+        >>> load_weights(network, "ckpt_epoch_240.pth")
     """
     weights = read_weights(path)
     own = network.state_dict()
