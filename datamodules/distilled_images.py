@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..modules.errors import InputError
+from ..modules.siamese_augmentation import SiameseAugmentation
 from ..modules.synthetic_set import load_set, read_facts
 from ._base import ImageDataModule
-from ._datasets import MemoryImages
+from ._datasets import RANDOM_LIMIT, MemoryImages
 
 
 class DistilledImages(ImageDataModule):
@@ -28,6 +29,9 @@ class DistilledImages(ImageDataModule):
         batch_size: Training images per step in each process.
         clip: Cut off what lies outside of [0, 1], as PNG do. Adversarial recipes, and heads that rebuild pixels, need
             this; it costs accuracy (``test/accuracy_png`` of the distillation says how much).
+        augmentation: Siamese augmentation of the training images, an operation of its own for each image (in the
+            measuring of a set a batch shares the operation). "measured" is the one that the set was measured with. It
+            takes the place of ``crop_padding``, ``flip`` and ``cutout``.
         **kwargs: The arguments all image datamodules share. ``val_fraction`` has no meaning here, as ``real`` has its
             own; ``subset``, ``imbalance_ratio`` and ``label_noise`` change the synthetic set.
 
@@ -43,7 +47,14 @@ class DistilledImages(ImageDataModule):
     _keeps_all = True
 
     def __init__(
-        self, path: str, real: ImageDataModule, *, batch_size: int = 256, clip: bool = False, **kwargs: Any
+        self,
+        path: str,
+        real: ImageDataModule,
+        *,
+        batch_size: int = 256,
+        clip: bool = False,
+        augmentation: SiameseAugmentation | Literal["measured"] | None = None,
+        **kwargs: Any,
     ) -> None:
         self.facts: Mapping[str, Any] = read_facts(path)
         self.path = path
@@ -68,6 +79,12 @@ class DistilledImages(ImageDataModule):
             )
         self.mean, self.std = tuple(self.facts["mean"]), tuple(self.facts["std"])
         super().__init__(batch_size=batch_size, **kwargs)
+        if augmentation is not None and (self.crop_padding or self.flip or self.cutout):
+            raise InputError("augmentation takes the place of crop_padding, flip and cutout: give one or the others")
+        if augmentation == "measured":
+            measured = self.facts.get("augmentation")
+            augmentation = None if measured is None else SiameseAugmentation(**measured)
+        self.augmentation = augmentation
 
     def setup(self, stage: str) -> None:
         """Read the set, and the real images that the stage needs."""
@@ -91,6 +108,13 @@ class DistilledImages(ImageDataModule):
         scale, offset = (torch.tensor(values).view(-1, 1, 1) for values in (self.std, self.mean))
         pixels = images * scale + offset
         return pixels.clamp(0, 1) if self.clip else pixels, labels
+
+    def _augment(self, images: Tensor, randoms: Tensor) -> Tensor:
+        images = super()._augment(images, randoms)
+        if self.augmentation is None:
+            return images
+        # The columns of crop, flip and cutout, which are off.
+        return self.augmentation.each(images, randoms[:, 1:5] / RANDOM_LIMIT)
 
     def _dataset(self, images: Any, labels: Tensor, seed: int | None = None) -> Any:
         return MemoryImages(images, labels, seed) if isinstance(images, Tensor) else self.real._dataset(images, labels)

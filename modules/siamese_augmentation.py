@@ -83,6 +83,20 @@ class SiameseAugmentation:
         randoms = drawn.to(images.device, non_blocking=True).expand(len(images), -1)
         return self.apply(images, operation, randoms)
 
+    def each(self, images: Tensor, randoms: Tensor) -> Tensor:
+        """Augment each image by an operation of its own.
+
+        Args:
+            images: Normalised, shape ``(N, C, H, W)``.
+            randoms: Uniform in [0, 1), shape ``(N, 4)``: one for the choice of the operation, three for `apply`.
+        """
+        chosen = (randoms[:, 0] * len(self.operations)).long()[:, None, None, None]
+        result = images
+        # All operations of all images: nothing has to be known on the host, and sets are small.
+        for index, operation in enumerate(self.operations):
+            result = torch.where(chosen == index, self.apply(images, operation, randoms[:, 1:]), result)
+        return result
+
     def apply(self, images: Tensor, operation: Operation, randoms: Tensor) -> Tensor:
         """Augment by one operation.
 

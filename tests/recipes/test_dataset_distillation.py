@@ -351,6 +351,34 @@ def test_distilled_images_are_augmented_as_others(exported):
     assert not torch.equal(augmented, plainly)
 
 
+def test_recipes_train_with_the_augmentation_that_the_set_was_measured_with(tmp_path):
+    net = model(augmentation=SiameseAugmentation(["crop", "cutout"], crop=0.25))
+    trainer(max_epochs=1, limit_val_batches=0).fit(net, digits())
+    path = str(net.export_set(tmp_path, digits())[0])
+    data = DistilledImages(path, digits(), augmentation="measured")
+    assert vars(data.augmentation) == vars(net.augmentation)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    views = []
+    for epoch in (0, 0, 1):
+        loader.sampler.set_epoch(epoch)
+        (batch,) = loader
+        views.append(data.on_after_batch_transfer(batch, 0)[0])
+    assert torch.equal(views[0], views[1])
+    assert not torch.equal(views[0], views[2])
+    # Each image by one operation with parameters of its own, which hang on its own numbers alone.
+    images, randoms = torch.ones(40, 1, 8, 8), torch.rand(40, 4, generator=torch.Generator().manual_seed(0))
+    found = data.augmentation.each(images, randoms)
+    for image, row, alone in zip(found, randoms, images.split(1), strict=True):
+        operation = data.augmentation.operations[int(row[0] * 2)]
+        assert torch.equal(image, data.augmentation.apply(alone, operation, row[None, 1:])[0])
+    trainer(max_epochs=1).fit(
+        Classification("convnet", 10, in_chans=1, image_size=8, network_args={"depth": 1, "width": 4}), data
+    )
+    with pytest.raises(InputError, match="augmentation takes the place of crop_padding, flip and cutout"):
+        DistilledImages(path, digits(), augmentation="measured", flip=True)
+
+
 def test_an_adversarial_recipe_trains_on_the_pixels_that_are_in_range(exported):
     _, path = exported
     images, labels, facts = load_set(path)
