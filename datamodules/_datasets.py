@@ -63,7 +63,7 @@ class MemoryImages(EpochDataset):
 
     Args:
         images: uint8, shape ``(N, C, H, W)``.
-        labels: Class indices, shape ``(N,)``.
+        labels: Class indices, shape ``(N,)``, or class probabilities, shape ``(N, classes)``.
         seed: Base seed of the augmentation; None serves images without random numbers, for evaluation.
     """
 
@@ -82,9 +82,10 @@ class MemoryImages(EpochDataset):
         """Images and labels."""
         return self.images, self.labels
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         """The uint8 image ``(C, H, W)`` and its label."""
-        return self.images[index], int(self.labels[index])
+        label = self.labels[index]
+        return self.images[index], label if label.ndim else int(label)
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
         """A batch: images ``(B, C, H, W)``, labels ``(B,)`` and, for training, random numbers ``(B, RANDOMS)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..modules.errors import InputError
 from ..modules.siamese_augmentation import SiameseAugmentation
-from ..modules.synthetic_set import load_set, read_facts
+from ..modules.synthetic_set import load_set, load_soft_labels, read_facts
 from ._base import ImageDataModule
 from ._datasets import RANDOM_LIMIT, MemoryImages
 
@@ -32,6 +33,8 @@ class DistilledImages(ImageDataModule):
         augmentation: Siamese augmentation of the training images, an operation of its own for each image (in the
             measuring of a set a batch shares the operation). "measured" is the one that the set was measured with. It
             takes the place of ``crop_padding``, ``flip`` and ``cutout``.
+        soft_labels: Train with the class probabilities of the file, if it has any, in place of its classes. The
+            objective must take soft labels.
         **kwargs: The arguments all image datamodules share. ``val_fraction`` has no meaning here, as ``real`` has its
             own; ``subset``, ``imbalance_ratio`` and ``label_noise`` change the synthetic set.
 
@@ -54,12 +57,14 @@ class DistilledImages(ImageDataModule):
         batch_size: int = 256,
         clip: bool = False,
         augmentation: SiameseAugmentation | Literal["measured"] | None = None,
+        soft_labels: bool = True,
         **kwargs: Any,
     ) -> None:
         self.facts: Mapping[str, Any] = read_facts(path)
         self.path = path
         self.real = real
         self.clip = clip
+        self.soft_labels = soft_labels
         self.class_names = tuple(self.facts["class_names"])
         self.num_classes = len(self.class_names)
         for name in ("num_classes", "in_chans", "image_size"):
@@ -98,7 +103,7 @@ class DistilledImages(ImageDataModule):
         super()._setup_train()
         self.val_set = self.real.val_set
 
-    def _read(self, part: str) -> tuple[Tensor, Tensor]:
+    def _read(self, part: str) -> tuple[Any, Tensor]:
         if part != "train":
             held = self.real.val_set if part == "val" else self.real.test_set
             assert held is not None
@@ -107,7 +112,11 @@ class DistilledImages(ImageDataModule):
         # On the scale of [0, 1], as augmentation expects; the batch is normalised on the device.
         scale, offset = (torch.tensor(values).view(-1, 1, 1) for values in (self.std, self.mean))
         pixels = images * scale + offset
-        return pixels.clamp(0, 1) if self.clip else pixels, labels
+        pixels = pixels.clamp(0, 1) if self.clip else pixels
+        soft_labels = load_soft_labels(self.path) if self.soft_labels else None
+        if soft_labels is not None and self.label_noise:
+            raise InputError("label_noise needs the classes of the file as labels: set soft_labels to false")
+        return pixels if soft_labels is None else _Soft(pixels, soft_labels), labels
 
     def _augment(self, images: Tensor, randoms: Tensor) -> Tensor:
         images = super()._augment(images, randoms)
@@ -117,4 +126,17 @@ class DistilledImages(ImageDataModule):
         return self.augmentation.each(images, randoms[:, 1:5] / RANDOM_LIMIT)
 
     def _dataset(self, images: Any, labels: Tensor, seed: int | None = None) -> Any:
+        if isinstance(images, _Soft):
+            return MemoryImages(images.images, images.labels, seed)
         return MemoryImages(images, labels, seed) if isinstance(images, Tensor) else self.real._dataset(images, labels)
+
+
+@dataclass(frozen=True)
+class _Soft:
+    """Images and their class probabilities, which a split takes together."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __getitem__(self, index: Any) -> _Soft:
+        return _Soft(self.images[index], self.labels[index])

@@ -75,12 +75,14 @@ def save_set(
     mean: Sequence[float],
     std: Sequence[float],
     class_names: Sequence[str],
+    soft_labels: Tensor | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write ``distilled.safetensors`` and, where a PNG can hold them, ``distilled/<class>/<number>.png``.
 
-    The first holds ``images``, float32 ``(N, C, H, W)``, normalised, and ``labels``, int64 ``(N,)``, class after class,
-    and in its metadata, as JSON, all else that is given here.
+    The first holds ``images``, float32 ``(N, C, H, W)``, normalised, ``labels``, int64 ``(N,)``, class after class, and
+    ``soft_labels``, float32 ``(N, classes)``, if there are any; and in its metadata, as JSON, all else that is given
+    here.
 
     Args:
         folder: Where to; made if there is none.
@@ -89,6 +91,7 @@ def save_set(
         mean: Mean of each channel on the scale of [0, 1].
         std: Standard deviation of each channel on the same scale.
         class_names: Names of the classes.
+        soft_labels: Class probabilities to train with, shape ``(N, classes)``, e.g. a teacher's.
         facts: What else to keep, e.g. how the set was made.
 
     Returns:
@@ -104,6 +107,7 @@ def save_set(
             f" but are {_shortened(labels.tolist())} for {len(images)} images: sort the images by class"
         )
     _check_content(images, labels, mean, std, class_names, "save_set")
+    _check_soft_labels(soft_labels, len(images), len(class_names), "save_set")
     Path(folder).mkdir(parents=True, exist_ok=True)
     file, pictures = Path(folder, "distilled.safetensors"), Path(folder, "distilled")
     for path in (file, pictures):
@@ -120,8 +124,11 @@ def save_set(
         "version": VERSION,
         **(facts or {}),
     }
+    tensors = {"images": images.detach().float(), "labels": labels}
+    if soft_labels is not None:
+        tensors["soft_labels"] = soft_labels.detach().float()
     safetensors.torch.save_file(
-        {"images": images.detach().float().cpu().contiguous(), "labels": labels.cpu().contiguous()},
+        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
         file,
         metadata={key: json.dumps(value, default=str) for key, value in metadata.items()},
     )
@@ -186,6 +193,34 @@ def load_set(path: str | Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
             f" {tuple(images.shape[1:])}: write it with `recipes export` or save_set"
         )
     return images, labels, facts
+
+
+def load_soft_labels(path: str | Path) -> Tensor | None:
+    """Return the class probabilities of a file of `save_set`, shape ``(N, classes)``, or None if it has none.
+
+    Raises:
+        InputError: If the file is missing or of another kind, or they are no probabilities.
+    """
+    facts = read_facts(path)
+    with safe_open(str(path), "pt") as file:
+        if "soft_labels" not in file.keys():  # noqa: SIM118, it is no mapping
+            return None
+        soft_labels, number = file.get_tensor("soft_labels"), file.get_slice("images").get_shape()[0]
+    _check_soft_labels(soft_labels, number, len(facts["class_names"]), str(path))
+    return soft_labels
+
+
+def _check_soft_labels(soft_labels: Tensor | None, number: int, classes: int, source: str) -> None:
+    """Raise unless these are class probabilities of as many images."""
+    if soft_labels is None:
+        return
+    if soft_labels.shape != (number, classes) or not soft_labels.is_floating_point():
+        raise InputError(
+            f"{source}: soft_labels must be floating ({number}, {classes}), images by classes, but are"
+            f" {soft_labels.dtype} {tuple(soft_labels.shape)}"
+        )
+    if not (soft_labels >= 0).all() or not torch.allclose(soft_labels.float().sum(1), torch.ones(number), atol=1e-3):
+        raise InputError(f"{source}: soft_labels must be probabilities, which sum to 1 for each image: apply softmax")
 
 
 def _check_content(

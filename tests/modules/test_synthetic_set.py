@@ -54,6 +54,8 @@ def test_k_center_by_hand():
         ({"images": IMAGES.byte()}, "images must be floating"),
         ({"images": IMAGES / 0}, "images hold NaN or infinity"),
         ({"mean": (0.3, 0.3)}, "a value for each of the 1 channels"),
+        ({"soft_labels": torch.ones(6, 2) / 2}, r"soft_labels must be floating \(6, 3\), images by classes"),
+        ({"soft_labels": torch.ones(6, 3)}, "soft_labels must be probabilities"),
         ({"std": (0.0,)}, "which must be positive"),
     ],
 )

@@ -17,7 +17,7 @@ from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching
 from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
 from lightning_recipes.modules.small_set_training import SmallSetTraining
-from lightning_recipes.modules.synthetic_set import load_set, save_set
+from lightning_recipes.modules.synthetic_set import load_set, load_soft_labels, save_set
 from lightning_recipes.recipes import Classification, DatasetDistillation
 from lightning_recipes.recipes.cli import main
 from settings import adversarial, dataset_distillation, digits
@@ -377,6 +377,32 @@ def test_recipes_train_with_the_augmentation_that_the_set_was_measured_with(tmp_
     )
     with pytest.raises(InputError, match="augmentation takes the place of crop_padding, flip and cutout"):
         DistilledImages(path, digits(), augmentation="measured", flip=True)
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_soft_labels_of_a_set_reach_the_recipe(exported, soft):
+    images, labels, facts = load_set(exported[1])
+    known = {name: facts[name] for name in ("mean", "std", "class_names")}
+    probabilities = torch.rand(20, 10, generator=torch.Generator().manual_seed(0)).softmax(1)
+    path, _ = save_set(exported[1].parent / "soft", images, labels, soft_labels=probabilities, **known)
+    assert torch.equal(load_soft_labels(path), probabilities)
+    assert load_soft_labels(exported[1]) is None
+    data = DistilledImages(str(path), digits(), soft_labels=soft, subset=1)
+    data.setup("fit")
+    assert data.class_counts == [1] * 10
+    noisy = DistilledImages(str(path), digits(), label_noise=0.5)
+    with pytest.raises(InputError, match="set soft_labels to false"):
+        noisy.setup("fit")
+    (batch,) = data.train_dataloader()
+    whole = load_set(path)[0]
+    shown = data._normalized(data.train_set[0][0][None])
+    index = (whole - shown).abs().amax((1, 2, 3)).argmin()
+    label = data.train_set[0][1]
+    assert torch.equal(label, probabilities[index]) if soft else label == labels[index]
+    assert batch[1].shape == ((10, 10) if soft else (10,))
+    trainer(max_epochs=1).fit(
+        Classification("convnet", 10, in_chans=1, image_size=8, network_args={"depth": 1, "width": 4}), data
+    )
 
 
 def test_an_adversarial_recipe_trains_on_the_pixels_that_are_in_range(exported):
