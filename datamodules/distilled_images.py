@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..modules.errors import InputError
+from ..modules.set_choice import choose_classes, class_indices, join_sets
 from ..modules.siamese_augmentation import SiameseAugmentation
 from ..modules.synthetic_set import load_set, load_soft_labels, read_facts
 from ._base import ImageDataModule
@@ -24,9 +25,11 @@ class DistilledImages(ImageDataModule):
     names, channels, size, mean and std are the file's. An epoch reads all images: the last batch may be smaller.
 
     Args:
-        path: The file, ``distilled.safetensors``.
+        path: The file, ``distilled.safetensors``, or several, whose images are joined by the names of their classes.
         real: Datamodule of the images that the set was made of, with the arguments of that run, so that validation
             images are none that it was made of.
+        classes: Train and evaluate on these classes only, by name or index, which get the labels 0, 1, … in this order,
+            as in continual learning; None is all.
         batch_size: Training images per step in each process.
         clip: Cut off what lies outside of [0, 1], as PNG do. Adversarial recipes, and heads that rebuild pixels, need
             this; it costs accuracy (``test/accuracy_png`` of the distillation says how much).
@@ -51,37 +54,37 @@ class DistilledImages(ImageDataModule):
 
     def __init__(
         self,
-        path: str,
+        path: str | list[str],
         real: ImageDataModule,
         *,
+        classes: list[int | str] | None = None,
         batch_size: int = 256,
         clip: bool = False,
         augmentation: SiameseAugmentation | Literal["measured"] | None = None,
         soft_labels: bool = True,
         **kwargs: Any,
     ) -> None:
-        self.facts: Mapping[str, Any] = read_facts(path)
-        self.path = path
+        self.paths = [path] if isinstance(path, str) else list(path)
+        if not self.paths:
+            raise InputError("path must name at least one file of recipes export")
+        all_facts = [read_facts(file) for file in self.paths]
+        self.facts: Mapping[str, Any] = all_facts[0]
         self.real = real
         self.clip = clip
         self.soft_labels = soft_labels
-        self.class_names = tuple(self.facts["class_names"])
+        names = list(dict.fromkeys(name for facts in all_facts for name in facts["class_names"]))
+        self._chosen = None if classes is None else class_indices(classes, names)
+        self.class_names = tuple(names if self._chosen is None else [names[label] for label in self._chosen])
         self.num_classes = len(self.class_names)
-        for name in ("num_classes", "in_chans", "image_size"):
-            if name != "num_classes":
-                setattr(self, name, self.facts[name])
-            if getattr(self, name) != getattr(real, name):
-                raise InputError(
-                    f"real has {name} {getattr(real, name)} but {path} has {getattr(self, name)}: give the datamodule"
-                    " that the set was made of"
-                )
-        # Data that names no classes has them numbered in its file.
-        numbered = tuple(str(label) for label in range(self.num_classes))
-        if self.class_names not in (numbered, tuple(real.class_names)):
-            own = next(pair for pair in zip(real.class_names, self.class_names, strict=True) if pair[0] != pair[1])
-            raise InputError(
-                f"real has class {own[0]!r} where {path} has {own[1]!r}: give the datamodule that the set was made of"
-            )
+        self.in_chans, self.image_size = self.facts["in_chans"], self.facts["image_size"]
+        for file, facts in zip(self.paths, all_facts, strict=True):
+            for name in ("in_chans", "image_size"):
+                if facts[name] != getattr(real, name):
+                    raise InputError(
+                        f"real has {name} {getattr(real, name)} but {file} has {facts[name]}: give the datamodule that"
+                        " the set was made of"
+                    )
+        self._real_classes = self._classes_of(real)
         self.mean, self.std = tuple(self.facts["mean"]), tuple(self.facts["std"])
         super().__init__(batch_size=batch_size, **kwargs)
         if augmentation is not None and (self.crop_padding or self.flip or self.cutout):
@@ -91,31 +94,65 @@ class DistilledImages(ImageDataModule):
             augmentation = None if measured is None else SiameseAugmentation(**measured)
         self.augmentation = augmentation
 
+    def _classes_of(self, real: ImageDataModule) -> list[int] | None:
+        """Indices that the classes have in the real images; None where they are the same."""
+        source = " and ".join(self.paths)
+        # Data that names no classes has them numbered in its file.
+        numbered = all(name.isdecimal() and int(name) < real.num_classes for name in self.class_names)
+        if self._chosen is not None:
+            known = [str(label) for label in range(real.num_classes)] if numbered else list(real.class_names)
+            missing = [name for name in self.class_names if name not in known]
+            if missing:
+                raise InputError(f"real has no class {missing[0]!r}: give the datamodule that {source} was made of")
+            return [known.index(name) for name in self.class_names]
+        if self.num_classes != real.num_classes:
+            raise InputError(
+                f"real has num_classes {real.num_classes} but {source} has {self.num_classes}: give the datamodule that"
+                " the set was made of, or name all its classes in classes to evaluate on these alone"
+            )
+        if not (numbered and self.class_names == tuple(map(str, range(self.num_classes)))) and (
+            self.class_names != tuple(real.class_names)
+        ):
+            own = next(pair for pair in zip(real.class_names, self.class_names, strict=True) if pair[0] != pair[1])
+            raise InputError(
+                f"real has class {own[0]!r} where {source} has {own[1]!r}: give the datamodule that the set was made of"
+            )
+        return None
+
     def setup(self, stage: str) -> None:
         """Read the set, and the real images that the stage needs."""
         # Evaluation uses the real images only.
         self.real.setup("validate" if stage == "fit" else stage)
         super().setup(stage)
-        self.predict_names = self.real.predict_names
-        self.predict_set = self.real.predict_set  # type: ignore[assignment]
+        if self._real_classes is None:
+            self.predict_names = self.real.predict_names
+            self.predict_set = self.real.predict_set  # type: ignore[assignment]
 
     def _setup_train(self) -> None:
         super()._setup_train()
-        self.val_set = self.real.val_set
+        if self._real_classes is None:
+            self.val_set = self.real.val_set
 
     def _read(self, part: str) -> tuple[Any, Tensor]:
         if part != "train":
             held = self.real.val_set if part == "val" else self.real.test_set
             assert held is not None
-            return held.content()  # type: ignore[return-value]
-        images, labels, _ = load_set(self.path)
+            images, labels = held.content()
+            if self._real_classes is None:
+                return images, labels
+            place = torch.full((self.real.num_classes,), -1)
+            place[self._real_classes] = torch.arange(self.num_classes)
+            kept = place[labels] >= 0
+            return images[kept if isinstance(images, Tensor) else kept.numpy()], place[labels[kept]]
+        soft_labels = load_soft_labels(self.paths[0]) if self.soft_labels and len(self.paths) == 1 else None
+        if soft_labels is not None and (self.label_noise or self._chosen is not None):
+            raise InputError("label_noise and classes need the classes of the file as labels: set soft_labels to false")
+        whole = join_sets([load_set(file) for file in self.paths])
+        images, labels, _ = whole if self._chosen is None else choose_classes(whole, self._chosen)
         # On the scale of [0, 1], as augmentation expects; the batch is normalised on the device.
         scale, offset = (torch.tensor(values).view(-1, 1, 1) for values in (self.std, self.mean))
         pixels = images * scale + offset
         pixels = pixels.clamp(0, 1) if self.clip else pixels
-        soft_labels = load_soft_labels(self.path) if self.soft_labels else None
-        if soft_labels is not None and self.label_noise:
-            raise InputError("label_noise needs the classes of the file as labels: set soft_labels to false")
         return pixels if soft_labels is None else _Soft(pixels, soft_labels), labels
 
     def _augment(self, images: Tensor, randoms: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from lightning_recipes.callbacks import AWP, AutoAttack
 from lightning_recipes.datamodules import Digits, DistilledImages
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching
+from lightning_recipes.modules.set_choice import choose_classes, join_sets
 from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
 from lightning_recipes.modules.small_set_training import SmallSetTraining
 from lightning_recipes.modules.synthetic_set import load_set, load_soft_labels, save_set
@@ -403,6 +404,39 @@ def test_soft_labels_of_a_set_reach_the_recipe(exported, soft):
     trainer(max_epochs=1).fit(
         Classification("convnet", 10, in_chans=1, image_size=8, network_args={"depth": 1, "width": 4}), data
     )
+
+
+def test_sets_are_joined_and_classes_chosen(exported):
+    """A step of continual learning: images of the classes seen so far, from the set of each task."""
+    whole = load_set(exported[1])
+    files = []
+    for task, classes in (("first", ["1", "0", "2"]), ("second", [7, 3])):
+        images, labels, facts = choose_classes(whole, classes)
+        assert torch.equal(images[:2], whole[0][whole[1] == int(classes[0])])
+        folder = exported[1].parent / task
+        known = {name: facts[name] for name in ("mean", "std", "class_names")}
+        files.append(str(save_set(folder, images, labels, **known)[0]))
+    data = DistilledImages(files, digits(), classes=["1", "0", "2", "7", "3"])
+    data.setup("fit")
+    data.setup("test")
+    assert (data.num_classes, data.class_names, data.class_counts) == (5, ("1", "0", "2", "7", "3"), [2] * 5)
+    real = digits()
+    real.setup("test")
+    for label, digit in enumerate((1, 0, 2, 7, 3)):
+        assert torch.equal(
+            data.test_set.images[data.test_set.labels == label], real.test_set.images[real.test_set.labels == digit]
+        )
+    of_seven = data._normalized(data.train_set.images[data.train_set.labels == 3])
+    assert torch.allclose(of_seven, whole[0][whole[1] == 7], atol=1e-5)
+    network = {"in_chans": 1, "image_size": 8, "network_args": {"depth": 1, "width": 4}}
+    trainer(max_epochs=1).fit(Classification("convnet", 5, **network), data)
+    with pytest.raises(InputError, match=r"num_classes 10 but .* has 5"):
+        DistilledImages(files, digits())
+    with pytest.raises(InputError, match=r"classes must be some of 1, 0, 2, 7, 3, or indices of them, but hold '9'"):
+        DistilledImages(files, digits(), classes=["9"])
+    images, labels, facts = join_sets([choose_classes(whole, [0, 1]), choose_classes(whole, [1, 4])])
+    assert facts["class_names"] == ["0", "1", "4"]
+    assert labels.tolist() == [0] * 2 + [1] * 4 + [2] * 2
 
 
 def test_an_adversarial_recipe_trains_on_the_pixels_that_are_in_range(exported):
