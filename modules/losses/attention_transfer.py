@@ -26,6 +26,11 @@ def attention_maps(features: Tensor, *, power: float = 4.0) -> Tensor:
     (features,) = full_precision(features)
     # The largest value is divided out, as powers of large features overflow in float32. Passes over the features are
     # what this costs, so the usual powers take few: a norm over channels is one.
+    if power == 1:
+        sums = torch.linalg.vector_norm(features, 1, dim=1).flatten(1)
+        # Sums do not overflow, but their squares would. They are small, so their largest value costs little.
+        largest = sums.detach().amax(1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny ** 0.5)
+        return F.normalize(sums / largest, dim=1)
     values = features.detach()
     scale = torch.maximum(values.amax((1, 2, 3), keepdim=True), -values.amin((1, 2, 3), keepdim=True))
     scale = scale.clamp(min=torch.finfo(features.dtype).tiny ** 0.5)  # whose square is not 0
@@ -33,8 +38,6 @@ def attention_maps(features: Tensor, *, power: float = 4.0) -> Tensor:
         sums = torch.linalg.vector_norm(features.square() / scale.square(), dim=1).square()
     elif power == 2:
         sums = torch.linalg.vector_norm(features / scale, dim=1).square()
-    elif power == 1:
-        sums = torch.linalg.vector_norm(features, 1, dim=1) / scale[:, 0]
     else:
         sums = (features / scale).abs().pow(power).sum(1)
     return F.normalize(sums.flatten(1), dim=1)
