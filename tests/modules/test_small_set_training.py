@@ -36,6 +36,15 @@ def test_several_networks_at_once_come_out_as_one_after_the_other(function):
     assert not torch.equal(results[0][0], results[0][1])
 
 
+@pytest.mark.parametrize(("number", "expected"), [(30, True), (33, False)])
+def test_small_steps_train_networks_together(monkeypatch, number, expected):
+    called = []
+    monkeypatch.setattr(SmallSetTraining, "_train_together", lambda *arguments: called.append(True))
+    images, labels = IMAGES.repeat(2, 1, 1, 1)[:number], LABELS.repeat(2)[:number]
+    SmallSetTraining(1)(networks(2), images, labels, seeds=[0, 1])
+    assert bool(called) == expected
+
+
 @pytest.mark.parametrize("together", [False, True])
 def test_networks_learn_the_set(together):
     for norm in ("instance", "batch"):
