@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..modules.errors import InputError
+from ..modules.files import replaced
 
 
 def save_scores(path: Path, scores: Tensor, *, kind: str, labels: Tensor | None) -> None:
@@ -23,9 +24,9 @@ def save_scores(path: Path, scores: Tensor, *, kind: str, labels: Tensor | None)
         labels: Class of each sample ``(N,)``, by which `load_scores` knows the training set again; None if unknown.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(
-        {"scores": scores.contiguous()}, path, metadata={"kind": kind, "labels": _fingerprint(labels)}
-    )
+    metadata = {"kind": kind, "labels": _fingerprint(labels)}
+    with replaced(path) as file:
+        safetensors.torch.save_file({"scores": scores.contiguous()}, file, metadata=metadata)
 
 
 def load_scores(path: str, *, size: int, labels: Tensor | None) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ..modules.checks import at_least
 from ..modules.errors import RunError
 
 
@@ -23,10 +25,12 @@ class FiniteLoss(Callback):
         every_n_steps: Steps between two readings by the host.
 
     Raises:
+        InputError: If ``every_n_steps`` is less than 1.
         RunError: Names the first step whose loss was not finite.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
+        at_least(1, every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._losses: dict[int, Tensor] = {}
 
@@ -80,11 +84,19 @@ class FiniteLoss(Callback):
 
     @staticmethod
     def _error(trainer: Trainer, problem: str) -> RunError:
-        kept = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
-            trainer.checkpoint_callback, "best_model_path", ""
-        )
+        kept = _newest_checkpoint(trainer.checkpoint_callback)
         return RunError(
             f"{problem} (epoch {trainer.current_epoch})."
             + (f" The last good checkpoint is {kept}." if kept else " No checkpoint had been written yet.")
             + " Try a lower learning rate, gradient clipping (--trainer.gradient_clip_val 1) or precision 32-true."
         )
+
+
+def _newest_checkpoint(checkpoints: Any) -> Path | None:
+    """The last checkpoint on the disk; a callback names its next one before it is written."""
+    for name in ("last_model_path", "best_model_path"):
+        path = Path(getattr(checkpoints, name, None) or ".")
+        if path.is_file():
+            return path
+    folder = getattr(checkpoints, "dirpath", None)
+    return max(Path(folder).glob("*.ckpt"), key=lambda path: path.stat().st_mtime, default=None) if folder else None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ..modules.files import replaced
 from ._batches import count_samples
 from .graceful_interrupt import GracefulExit
 
@@ -30,7 +31,7 @@ class RunSummary(Callback):
     "max", the default, or "min" says which is best), samples processed, wall and CPU seconds, samples per second of
     training without validation, and peak memory in MiB: allocated on the GPU where there is one, else resident.
     Figures of one process, but for the samples, which are those of all. In a resumed run best and last are those of
-    the whole run, everything else that of the part since then.
+    the whole run, everything else that of the part since then. The best value is the value of the best checkpoint.
 
     A module or callback adds figures of its own by a method ``run_figures(*, seconds_per_sample) -> dict``, which is
     told the wall seconds of training that one sample took.
@@ -99,21 +100,25 @@ class RunSummary(Callback):
         if trainer.is_global_zero:
             figures = self._figures(trainer, pl_module, round(float(samples)))
             self.dirpath.mkdir(parents=True, exist_ok=True)
-            (self.dirpath / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
+            with replaced(self.dirpath / "summary.json") as file:
+                file.write_text(json.dumps(figures, indent=2) + "\n")
             self._print(figures)
 
     def _figures(self, trainer: Trainer, pl_module: LightningModule, samples: int) -> dict[str, Any]:
         wall = time.perf_counter() - self._wall
         figures: dict[str, Any] = {}
+        checkpoints: Any = trainer.checkpoint_callback
         if self._monitored:
             best = min if getattr(pl_module, "monitor_mode", "max") == "min" else max
             monitor = pl_module.monitor
             figures |= {f"best {monitor}": best(self._monitored), f"last {monitor}": self._monitored[-1]}
+            if getattr(checkpoints, "monitor", None) == monitor and checkpoints.best_model_score is not None:
+                # A value and a file that belong together, also where a resumed run knows the file of its part only.
+                figures[f"best {monitor}"] = float(checkpoints.best_model_score)
         if pl_module.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(pl_module.device) / 2**20
         else:
             memory = _resident_mib()
-        checkpoints = trainer.checkpoint_callback
         training = max(1e-9, wall - self._validation)
         for part in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
             run_figures: Any = getattr(part, "run_figures", None)

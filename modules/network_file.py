@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from .errors import InputError
+from .files import replaced
 from .networks import create_network
 
 VERSION = 1
@@ -76,7 +77,8 @@ def save_network(
         "version": VERSION,
     }
     metadata = {key: json.dumps(value) for key, value in facts.items()}
-    safetensors.torch.save_model(network, str(path), metadata=metadata)
+    with replaced(path) as file:
+        safetensors.torch.save_model(network, str(file), metadata=metadata)
 
 
 def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:

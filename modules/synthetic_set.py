@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .augmentation import normalize
 from .errors import InputError
+from .files import replaced
 
 VERSION = 1
 _FACTS = ("mean", "std", "space", "class_names", "image_size", "in_chans", "images_per_class", "version")
@@ -127,11 +128,12 @@ def save_set(
     tensors = {"images": images.detach().float(), "labels": labels}
     if soft_labels is not None:
         tensors["soft_labels"] = soft_labels.detach().float()
-    safetensors.torch.save_file(
-        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-        file,
-        metadata={key: json.dumps(value, default=str) for key, value in metadata.items()},
-    )
+    with replaced(file) as unfinished:
+        safetensors.torch.save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+            unfinished,
+            metadata={key: json.dumps(value, default=str) for key, value in metadata.items()},
+        )
     if images.shape[1] not in (1, 3):
         return [file]
     pixels = as_pixels(images, mean, std)

@@ -10,10 +10,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from ..callbacks import FiniteLoss, GracefulInterrupt, ImageProgressBar, PredictionWriter, RunSummary
 from ..modules.errors import InputError
+from ..modules.files import replaced
+from .cli_checkpoint import is_checkpoint
 
 
 def default_loggers(given: Any, run_dir: Path) -> list[Logger] | bool:
@@ -42,7 +44,13 @@ def check_unique(callbacks: list[Callback]) -> None:
 
 
 def default_callbacks(
-    command: str, given: list[Callback], *, trainer: Any, model: LightningModule, run_dir: Path | None
+    command: str,
+    given: list[Callback],
+    *,
+    trainer: Any,
+    model: LightningModule,
+    run_dir: Path | None,
+    checkpoint: str | None = None,
 ) -> list[Callback]:
     """The callbacks to add to those given.
 
@@ -52,6 +60,7 @@ def default_callbacks(
         trainer: Arguments of the trainer.
         model: The LightningModule, whose ``monitor`` says what the best checkpoint is.
         run_dir: Folder of the run; None for a run that writes nothing.
+        checkpoint: Checkpoint that the command starts from.
     """
 
     def missing(kind: type[Callback]) -> bool:
@@ -78,7 +87,7 @@ def default_callbacks(
         if missing(GracefulInterrupt):
             chosen.append(GracefulInterrupt(checkpoints, resume=f"recipes fit -c {recipe}"))
         if missing(ModelCheckpoint):
-            chosen.append(_checkpoints(checkpoints, model, trainer))
+            chosen.append(_checkpoints(checkpoints, model, trainer, checkpoint))
     if missing(RunSummary):
         chosen.append(RunSummary(str(run_dir), test=f"recipes test -c {recipe}"))
     return chosen
@@ -90,6 +99,9 @@ class BestAndLast(ModelCheckpoint):
     Lightning's own ``save_last`` writes it only where it writes the best one too.
     """
 
+    resumed_from: str | None = None
+    """Checkpoint that the run goes on from."""
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last checkpoint."""
         super().on_train_epoch_end(trainer, pl_module)
@@ -98,15 +110,26 @@ class BestAndLast(ModelCheckpoint):
         trainer.save_checkpoint(self.last_model_path, weights_only=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Copy the best checkpoint so far, to be replaced only by a better one."""
+        """Copy the best checkpoint so far, to be replaced only by a better one.
+
+        It is looked for where it was written, and else beside the checkpoint that the run goes on from.
+        """
         here, best = Path(str(self.dirpath)), Path(state_dict["best_model_path"])
+        if not best.is_file() and self.resumed_from is not None:
+            best = Path(self.resumed_from).parent / best.name
         if here.resolve() != Path(state_dict["dirpath"]).resolve():
             copy, score = "", None
-            if best.is_file():
+            if best.name and is_checkpoint(best):
                 copy, score = str(here / best.name), state_dict["best_model_score"]
                 if rank_zero_only.rank == 0:
                     here.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(best, copy)
+                    with replaced(copy) as file:
+                        shutil.copyfile(best, file)
+            elif state_dict["best_model_path"]:
+                rank_zero_warn(
+                    f"the best checkpoint so far, {state_dict['best_model_path']}, is missing or cannot be read: this"
+                    " run keeps the best of its own epochs"
+                )
             state_dict = state_dict | {
                 "dirpath": self.dirpath,
                 "best_model_path": copy,
@@ -118,10 +141,10 @@ class BestAndLast(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
 
-def _checkpoints(dirpath: str, model: LightningModule, trainer: Any) -> ModelCheckpoint:
+def _checkpoints(dirpath: str, model: LightningModule, trainer: Any, resumed_from: str | None) -> ModelCheckpoint:
     """Keeps ``best.ckpt`` by the module's ``monitor``, where validation runs, and ``last.ckpt``."""
     monitor = getattr(model, "monitor", None) if trainer.get("limit_val_batches") != 0 else None
-    return BestAndLast(
+    checkpoints = BestAndLast(
         dirpath,
         filename="best",
         monitor=monitor,
@@ -129,3 +152,5 @@ def _checkpoints(dirpath: str, model: LightningModule, trainer: Any) -> ModelChe
         save_top_k=1 if monitor else 0,
         enable_version_counter=False,
     )
+    checkpoints.resumed_from = resumed_from
+    return checkpoints

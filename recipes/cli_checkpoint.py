@@ -15,6 +15,14 @@ from ..modules.errors import InputError
 _RESOLVED = ("hpc", "registry")
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a file can be read as a checkpoint."""
+    try:
+        return "state_dict" in torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:
+        return False
+
+
 def check_checkpoint(path: str, model: LightningModule) -> None:
     """Make sure that a checkpoint can be read and fits the model.
 

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from .. import callbacks, datamodules, recipes
 from ..callbacks.graceful_interrupt import GracefulExit
 from ..modules.errors import InputError
+from ..modules.files import replaced
 from . import cli_configs
 from .cli_callbacks import check_unique, default_callbacks, default_loggers
 from .cli_checkpoint import check_checkpoint
@@ -196,7 +197,12 @@ class RecipesCLI(LightningCLI):
         given = given if isinstance(given, list) else [given]
         check_unique(given)
         chosen = given + default_callbacks(
-            str(self.subcommand), given, trainer=trainer, model=self.model, run_dir=self.run_dir
+            str(self.subcommand),
+            given,
+            trainer=trainer,
+            model=self.model,
+            run_dir=self.run_dir,
+            checkpoint=self.settings.ckpt_path,
         )
         if self.run_dir is not None:
             chosen.append(SaveRecipe(self._parser(self.subcommand), self.recipe, self.run_dir, self.command))
@@ -224,7 +230,8 @@ class RecipesCLI(LightningCLI):
         super()._run_subcommand(command)
         if command in ("validate", "test") and self.run_dir is not None and self.trainer.is_global_zero:
             metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-            (self.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+            with replaced(self.run_dir / "metrics.json") as file:
+                file.write_text(json.dumps(metrics, indent=2) + "\n")
 
     def close(self) -> None:
         """Leave no folder behind if the run never started."""

@@ -10,6 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import WandbLogger
 
+from ..modules.files import replaced
+
 
 class SaveRecipe(Callback):
     """Writes ``recipe.yaml``, the complete configuration, to the run folder and to wandb.
@@ -35,7 +37,8 @@ class SaveRecipe(Callback):
             return
         text = self._text()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(text)
+        with replaced(self.path) as file:
+            file.write_text(text)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 run: Any = logger.experiment

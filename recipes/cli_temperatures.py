@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from ..modules.errors import InputError
+from ..modules.files import replaced
 from ..modules.teachers import temperature_grid
 from .cli_logits import collect_logits
 from .cli_save import SaveRecipe
@@ -46,7 +47,7 @@ def temperatures(
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SaveRecipe):  # says which data and augmentation it was
             callback.setup(trainer, model, "predict")
-    with files["temperatures.csv"].open("w", newline="") as file:
+    with replaced(files["temperatures.csv"]) as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -58,7 +59,8 @@ def temperatures(
         "checkpoint": ckpt_path or "",
         "class_names": json.dumps([str(name) for name in getattr(data, "class_names", [])]),
     }
-    safetensors.torch.save_file({"logits": logits, "labels": labels}, files["logits.safetensors"], metadata=facts)
+    with replaced(files["logits.safetensors"]) as unfinished:
+        safetensors.torch.save_file({"logits": logits, "labels": labels}, unfinished, metadata=facts)
     print(f"the logits, for GlobalLabels, are in {files['logits.safetensors']}")
     if find_spec("matplotlib"):
         _plot(rows, files["temperatures.png"])

@@ -10,18 +10,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
 from ..modules.errors import InputError, RunError
+from ..modules.files import replaced
 from ..modules.network_file import load_network, save_network
+from .cli_checkpoint_io import WholeCheckpoints
 from .cli_temperatures import temperatures
 
 Format = Literal["safetensors", "torch_export", "onnx"]
 
 
 class RecipesTrainer(Trainer):
-    """Lightning's Trainer, with two commands more."""
+    """Lightning's Trainer, with two commands more and checkpoints that are written whole."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.strategy.checkpoint_io = WholeCheckpoints()
 
     def export(
         self,
@@ -75,10 +83,10 @@ class RecipesTrainer(Trainer):
                 raise InputError(
                     f"{file} exists already, which is not overwritten: choose another folder with --run_dir"
                 )
-            with torch.no_grad():
-                difference = write(network, file, images, facts)
-            if difference is not None and not difference <= _TOLERANCE:
-                raise RunError(f"{file}, read back, gives logits that differ by {difference:.1e}: do not use it")
+            with torch.no_grad(), replaced(file) as unfinished:
+                difference = write(network, unfinished, images, facts)
+                if difference is not None and not difference <= _TOLERANCE:
+                    raise RunError(f"{file} was not kept: read back, it gives logits that differ by {difference:.1e}")
             checked = "" if difference is None else f", read back: outputs differ by {difference:.1e} at most"
             print(f"{file} ({file.stat().st_size / 1000:,.0f} kB{checked})")
 
@@ -150,8 +158,10 @@ def _safetensors(network: nn.Module, file: Path, images: Tensor, facts: dict[str
 
 def _torch_export(network: nn.Module, file: Path, images: Tensor, facts: dict[str, Any]) -> float:
     program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    torch.export.save(program, file, extra_files={"facts.json": json.dumps(facts)})
-    return _difference(network, torch.export.load(file).module(), images)
+    with file.open("wb") as stream:
+        torch.export.save(program, stream, extra_files={"facts.json": json.dumps(facts)})
+    with file.open("rb") as stream:
+        return _difference(network, torch.export.load(stream).module(), images)
 
 
 def _onnx(network: nn.Module, file: Path, images: Tensor, facts: dict[str, Any]) -> None:

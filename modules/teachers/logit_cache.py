@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import replaced
 
 
 class LogitCache:
@@ -80,12 +81,11 @@ class LogitCache:
         keys, logits = (torch.cat(parts) for parts in zip(*self._new, strict=True))
         self._new = []
         keys, first = _distinct(keys)
-        name = uuid.uuid4().hex
-        unfinished, file = self.folder / f"{name}.part", self.folder / f"{name}.safetensors"
+        file = self.folder / f"{uuid.uuid4().hex}.safetensors"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            safetensors.torch.save_file({"keys": keys, "logits": logits[first]}, unfinished)
-            unfinished.rename(file)
+            with replaced(file) as unfinished:
+                safetensors.torch.save_file({"keys": keys, "logits": logits[first]}, unfinished)
         except (OSError, SafetensorError) as error:
             warnings.warn(f"cache {self.folder} could not be written ({error}): the run goes on", stacklevel=2)
             return
@@ -134,9 +134,8 @@ def answering_folder(folder: Path, answer: Tensor) -> Path:
         if not file.exists():
             try:
                 place.mkdir(parents=True, exist_ok=True)
-                unfinished = place / f"{uuid.uuid4().hex}.part"
-                safetensors.torch.save_file({"answer": answer.contiguous()}, unfinished)
-                unfinished.rename(file)
+                with replaced(file) as unfinished:
+                    safetensors.torch.save_file({"answer": answer.contiguous()}, unfinished)
             except (OSError, SafetensorError) as error:
                 warnings.warn(f"cache {place} could not be written ({error}): the run goes on", stacklevel=2)
             return place

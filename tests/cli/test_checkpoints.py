@@ -125,3 +125,59 @@ def test_checkpoint_of_a_script_is_used_by_the_command_line(recipes):
     assert result.code == 0, result.err
     (expected,) = trainer.test(model, datamodule=Digits(batch_size=16), verbose=False)
     assert json.loads(Path("out/metrics.json").read_text()) == expected
+
+
+def best_of(folder):
+    figures = json.loads((folder / "summary.json").read_text())
+    return figures["best checkpoint"], figures["best val/accuracy"]
+
+
+@pytest.mark.parametrize("change", ["moved", "truncated"])
+def test_the_best_value_is_that_of_the_best_checkpoint(recipes, run, change):
+    """A run goes on from a folder that was moved, or whose best checkpoint was half written when it was killed."""
+    last = run / "checkpoints/last.ckpt"
+    if change == "moved":
+        last = run.rename("moved") / "checkpoints/last.ckpt"
+    else:
+        with (run / "checkpoints/best.ckpt").open("r+b") as file:
+            file.truncate(1000)
+    result = recipes(
+        f"fit TINY --trainer.max_epochs 3 --ckpt_path {last} --model.optimizer.lr 3 --data.label_noise 0.9"
+    )
+    assert result.code == 0, result.err
+    assert any("best checkpoint so far" in text for text in result.warnings) == (change == "truncated")
+    best, value = best_of(result.run)
+    assert recipes(f"validate -c {result.run}/recipe.yaml --ckpt_path {best} --run_dir v").code == 0
+    assert json.loads(Path("v/metrics.json").read_text())["val/accuracy"] == pytest.approx(value)
+
+
+def test_the_best_value_is_that_of_a_checkpoint_callback_of_ones_own(recipes):
+    Path("own.yaml").write_text(
+        "trainer:\n  callbacks+:\n  - class_path: ModelCheckpoint\n"
+        "    init_args: {monitor: val/accuracy, mode: max, filename: top, save_last: true}\n"
+    )
+    first = recipes("fit TINY -c own.yaml --trainer.max_epochs 2")
+    last = next(first.run.rglob("last.ckpt"))
+    result = recipes(f"fit TINY -c own.yaml --trainer.max_epochs 3 --ckpt_path {last} --data.label_noise 0.9")
+    best, value = best_of(result.run)
+    assert recipes(f"validate -c {result.run}/recipe.yaml --ckpt_path {best} --run_dir v").code == 0
+    assert json.loads(Path("v/metrics.json").read_text())["val/accuracy"] == pytest.approx(value)
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_keeps_the_checkpoint_before(recipes, monkeypatch):
+    save, saved = torch.save, []
+
+    def fill(checkpoint, stream):
+        saved.append(1)
+        if len(saved) > 2:
+            stream.write(b"half")
+            raise OSError(28, "No space left on device")
+        save(checkpoint, stream)
+
+    monkeypatch.setattr(torch, "save", fill)
+    result = recipes("fit TINY --trainer.max_epochs 2 --run_dir full")
+    assert result.code == 1
+    assert "could not be written (No space left on device)" in result.error
+    folder = Path("full/checkpoints")
+    assert sorted(file.name for file in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert all(torch.load(file)["epoch"] == 0 for file in folder.iterdir())
