@@ -25,7 +25,19 @@ from lightning_recipes.callbacks._score_file import save_scores
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.attacks import NFGSM, PGD
 from lightning_recipes.modules.auxiliary import DGL, MAN, AugLocal, Auxiliary, FeatureReconstruction, InfoPro, PredSim
-from lightning_recipes.modules.losses import ATS, DIST, DKD, ISATS, KD, LSKD, AttentionTransfer, FitNet
+from lightning_recipes.modules.losses import (
+    ATS,
+    DIST,
+    DKD,
+    ISATS,
+    KD,
+    LSKD,
+    RKD,
+    SP,
+    AttentionTransfer,
+    FitNet,
+    ReviewKD,
+)
 from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching, Matching
 from lightning_recipes.modules.networks import BlockNetwork, create_network
@@ -73,11 +85,11 @@ def distilled(loss: nn.Module, **arguments) -> Classification:
     return classification(objective=Distillation(teacher(), loss, **arguments))
 
 
-def hinted(kind: type[nn.Module], kd_weight: float) -> Classification:
+def hinted(kind: type[nn.Module], kd_weight: float, *, layers: tuple[str, ...] = ("blocks.0",)) -> Classification:
     """A student of the features of another network."""
     with isolated_rng(1):
         other = classification().network
-    loss = kind(student_layers=["blocks.0"], teacher_layers=["blocks.0"])
+    loss = kind(student_layers=layers, teacher_layers=layers)
     return classification(objective=Distillation(other, loss, ce_weight=1.0, kd_weight=kd_weight), image_size=8)
 
 
@@ -201,6 +213,9 @@ SETTINGS = [
     Setting("lskd", model=lambda: distilled(LSKD(), ce_weight=1.0, kd_weight=1.0)),
     Setting("fitnet", model=lambda: hinted(FitNet, 0.1), ddp_equals_single=False),
     Setting("attention_transfer", model=lambda: hinted(AttentionTransfer, 10.0)),
+    Setting("reviewkd", model=lambda: hinted(ReviewKD, 0.1, layers=("blocks.0", "pool")), ddp_equals_single=False),
+    Setting("rkd", model=lambda: hinted(RKD, 0.01, layers=("pool",)), ddp_equals_single=False),
+    Setting("sp", model=lambda: hinted(SP, 100.0), ddp_equals_single=False),
     Setting("deit_lt", model=two_headed, ddp_equals_single=False),
     Setting("pgd_at", model=adversarial),
     # The divergence has no gradient at the image itself.
