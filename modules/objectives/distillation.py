@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import not_negative
+from ..checks import check, not_negative
 from ..errors import InputError
 from ..losses import KD, FeatureLoss, LogitLoss
 from ..run_shares import check_epochs, in_epochs, warn_if_unreached
@@ -43,6 +43,8 @@ class Distillation(TeacherObjective):
         kd_warmup: Beginning of the run over which the weights of all losses rise linearly from 0: a share of the run,
             e.g. 0.1, or whole epochs, e.g. 20. None is the warm-up that each loss states from its paper: 1/12, which is
             20 of 240 epochs, for DKD, ReviewKD and LSKD in front of one of them; none for the others.
+        label_smoothing: Share of each label's mass that is spread evenly over all C classes in the cross-entropy, in
+            [0, 1). The losses see the labels as they are.
         teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
         teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
             FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
@@ -55,8 +57,9 @@ class Distillation(TeacherObjective):
             from the same seed. Each image and epoch takes 4 C + 8 bytes.
 
     Raises:
-        InputError: If a weight or ``kd_warmup`` is out of its range, there are not as many weights as losses, the cache
-            is to serve a `FeatureLoss`, or, when the recipe is built, the teacher cannot be read or does not fit.
+        InputError: If a weight, ``kd_warmup`` or ``label_smoothing`` is out of its range, there are not as many weights
+            as losses, the cache is to serve a `FeatureLoss`, or, when the recipe is built, the teacher cannot be read
+            or does not fit.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Distillation(TeacherObjective):
         ce_weight: float | None = None,
         kd_weight: float | list[float] | None = None,
         kd_warmup: int | float | None = None,
+        label_smoothing: float = 0.0,
         teacher_weights: list[float] | None = None,
         teacher_args: dict[str, Any] | list[dict[str, Any]] | None = None,
         teacher_image_size: int | None = None,
@@ -85,6 +89,7 @@ class Distillation(TeacherObjective):
         for value in weights:
             not_negative(kd_weight=value)
         check_epochs(kd_warmup=kd_warmup)
+        check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "in [0, 1)")
         if ce_weight == 0 and not any(weights):
             raise InputError("ce_weight and kd_weight are both 0, which leaves nothing to learn: raise one of them")
         hints = [one for one in found if isinstance(one, FeatureLoss)]
@@ -105,6 +110,7 @@ class Distillation(TeacherObjective):
         self.accepts_soft_labels = all(one.accepts_soft_labels for one in found)
         self.ce_weight = ce_weight
         self.kd_weights = weights
+        self.label_smoothing = label_smoothing
         self.kd_warmups = [one.kd_warmup if kd_warmup is None else kd_warmup for one in found]
 
     def attach(self, network: nn.Module, *, num_classes: int, in_chans: int, image_size: int | None) -> None:
@@ -143,7 +149,7 @@ class Distillation(TeacherObjective):
 
     def parts(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses ``(N,)``, and the terms ``ce`` and ``kd``, or the names of several losses."""
-        ce = F.cross_entropy(logits, labels, reduction="none")
+        ce = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         total, terms = self.ce_weight * ce, {"ce": ce}
         compared = zip(self._with_features(context), self.kd_weights, self.kd_warmups, self._names(), strict=True)
         for (loss, mine, theirs), weight, warmup, name in compared:
@@ -174,4 +180,5 @@ class Distillation(TeacherObjective):
 
     def extra_repr(self) -> str:
         """Shown in the printed module."""
-        return f"ce_weight={self.ce_weight}, kd_weight={self.kd_weights}, kd_warmup={self.kd_warmups}"
+        smoothing = f", label_smoothing={self.label_smoothing}" if self.label_smoothing else ""
+        return f"ce_weight={self.ce_weight}, kd_weight={self.kd_weights}, kd_warmup={self.kd_warmups}{smoothing}"

@@ -10,7 +10,19 @@ import timm
 import torch
 import torch.nn.functional as F
 from lightning_recipes.modules.errors import InputError
-from lightning_recipes.modules.losses import ATS, DIST, DKD, KD, LSKD, AttentionTransfer, FitNet, LogitLoss
+from lightning_recipes.modules.losses import (
+    ATS,
+    DIST,
+    DKD,
+    KD,
+    LSKD,
+    RKD,
+    SP,
+    AttentionTransfer,
+    FitNet,
+    LogitLoss,
+    ReviewKD,
+)
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.modules.objectives import Distillation
 from torch import nn
@@ -42,6 +54,21 @@ def test_is_the_weighted_sum_of_its_terms():
     torch.testing.assert_close(terms["kd"], kd)
     torch.testing.assert_close(losses, 0.3 * ce + 2.0 * kd)
     torch.testing.assert_close(objective(logits, LABELS, objective.context(IMAGES, LABELS)), losses)
+
+
+def test_label_smoothing_reaches_the_cross_entropy_alone():
+    logits = network()(IMAGES)
+    plain = attached(network(), DKD())
+    smooth = attached(plain.teacher.network, DKD(), label_smoothing=0.3)
+    (_, before), (losses, terms) = (one.parts(logits, LABELS, one.context(IMAGES, LABELS)) for one in (plain, smooth))
+    torch.testing.assert_close(terms["ce"], 0.7 * before["ce"] - 0.3 * logits.log_softmax(1).mean(1))
+    assert torch.equal(terms["kd"], before["kd"])
+    torch.testing.assert_close(losses, terms["ce"] + terms["kd"])
+    mixed = F.one_hot(LABELS, 3).float()
+    other = attached(network(), KD(), label_smoothing=0.3, ce_weight=1.0)
+    torch.testing.assert_close(other.parts(logits, mixed, other.context(IMAGES, mixed))[1]["ce"], terms["ce"])
+    with pytest.raises(InputError, match=r"label_smoothing must be in .* but is 1"):
+        Distillation(network(), label_smoothing=1.0)
 
 
 def test_the_weight_of_the_loss_rises_over_its_warm_up():
@@ -79,6 +106,9 @@ def test_weights_are_those_of_the_losss_paper():
         (LSKD(DKD()), 1, 9, 20 / 240),
         (FitNet(*layers), 1, 100, 0),
         (AttentionTransfer(*layers), 1, 1000, 0),
+        (ReviewKD(*layers), 1, 5, 20 / 240),
+        (RKD(*layers), 1, 1, 0),
+        (SP(*layers), 1, 3000, 0),
     ]
     for loss, ce_weight, kd_weight, kd_warmup in expected:
         found = Distillation(network(), loss)
@@ -90,7 +120,7 @@ def test_weights_are_those_of_the_losss_paper():
 def test_the_help_says_the_weights_of_each_loss():
     text = " ".join(Distillation.__doc__.split())
     said = text[text.index("kd_weight: Weight of the loss") : text.index("kd_warmup: Beginning")]
-    for kind in (KD, ATS, DKD, DIST, LSKD, FitNet, AttentionTransfer):
+    for kind in (KD, ATS, DKD, DIST, LSKD, FitNet, AttentionTransfer, RKD, SP, ReviewKD):
         assert re.search(rf"\b{kind.__name__}\b[\w, ]* {kind.kd_weight:g}[;.]", said), kind
 
 
