@@ -1,5 +1,6 @@
 """Callbacks that work with any LightningModule."""
 
+from ..modules.exact_resume import ExactResume
 from .auto_attack import AutoAttack
 from .awp import AWP
 from .data_selection import DataSelection
@@ -24,6 +25,7 @@ __all__ = [
     "AutoAttack",
     "DataSelection",
     "EpsilonGreedy",
+    "ExactResume",
     "FiniteLoss",
     "Forgetting",
     "GracefulInterrupt",

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from ..modules.checks import at_least
 from ..modules.errors import InputError
+from ..modules.exact_resume import ExactResume
 from ..modules.sample_weighting import SampleWeighting
-from ..modules.sampling import Stream, epoch_generator, run_position
+from ..modules.sampling import Stream, epoch_generator
 from ._data_labels import labels_of
 from ._epoch_length import (
     catch_up_schedules,
@@ -118,6 +119,7 @@ class DataSelection(SelectionRule, Callback):
         self._forget()
         check_run(self, DataSelection, trainer, pl_module)
         self._trainer = trainer
+        ExactResume.attach(trainer)
         if trainer.current_epoch == 0:
             # Not the second part of a run, but a run of its own.
             self.memory, self.samples_saved = {}, 0
@@ -162,16 +164,21 @@ class DataSelection(SelectionRule, Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Turn the epoch's losses into scores and log what was saved."""
-        if self._taken is None or self._plan is None:
+        if self._taken is None:
             return
         self._flush()
-        scores = self.memory["scores"]
-        values = {"kept": self._plan.kept / len(scores), "samples_saved": float(self.samples_saved)}
-        if self.threshold is not None:
-            values["threshold"] = self.threshold
+        scores, values = self.memory["scores"], self._figures()
         pl_module.log_dict({f"selection/{name}": value for name, value in values.items()}, sync_dist=True)
         if trainer.is_global_zero and trainer.loggers:
             log_histogram(trainer.loggers, "selection/scores", scores[scores.isfinite()], trainer.global_step)
+
+    def _figures(self) -> dict[str, float]:
+        """What is logged of an epoch that ends."""
+        if self._plan is None or self._plan.epoch != self._data.trainer.current_epoch:
+            # Only the end of the epoch was left in a resumed run.
+            return self._restored["figures"] if self._restored is not None else {}
+        values = {"kept": self._plan.kept / len(self.memory["scores"]), "samples_saved": float(self.samples_saved)}
+        return values if self.threshold is None else {**values, "threshold": self.threshold}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module and the trainer as they were."""
@@ -198,7 +205,7 @@ class DataSelection(SelectionRule, Callback):
         if self._trainer is None or not self.memory:
             return self._ended
         self._close_done_batch()
-        epoch, batches = run_position(self._trainer)
+        epoch, batches = ExactResume.attach(self._trainer).position
         losses = None
         if self._losses is not None and self._plan is not None:
             if epoch > self._plan.epoch:
@@ -213,6 +220,7 @@ class DataSelection(SelectionRule, Callback):
             "batches": batches,
             "read": batches - (self._losses.first if batches and self._losses is not None else 0),
             "first_step": first_step,
+            "figures": self._figures(),
             "losses": losses,
             "reads": self._reads() if batches else None,
         }
@@ -316,7 +324,7 @@ class DataSelection(SelectionRule, Callback):
     def _close_done_batch(self) -> None:
         """Close a batch that Lightning counts as done, for a callback that comes before this one and saves."""
         if self._open_batch is not None and self._trainer is not None:
-            epoch, batches = run_position(self._trainer)
+            epoch, batches = ExactResume.attach(self._trainer).position
             if batches > self._open_batch or epoch > self._current_plan().epoch:
                 self._close_batch(self._trainer.lightning_module, skipped=True)
 

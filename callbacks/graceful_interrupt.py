@@ -18,6 +18,8 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from ..modules.exact_resume import ExactResume
+
 
 class GracefulExit(SystemExit):
     """Ends a run that saved a checkpoint after a signal; ``code`` is the exit code of the process."""
@@ -48,9 +50,10 @@ class GracefulInterrupt(Callback):
         self._group: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Come last, so that the other callbacks have done their part of a step or an epoch when the run ends."""
-        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
-        trainer.callbacks = [*others, self]  # type: ignore[attr-defined]
+        """Come last after a step, and first before an epoch, so that every part of the run has done all of either."""
+        position = ExactResume.attach(trainer)
+        others = [callback for callback in trainer.callbacks if not isinstance(callback, _OWN)]  # type: ignore
+        trainer.callbacks = [position, _BetweenEpochs(self), *others, self]  # type: ignore[attr-defined]
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals."""
@@ -72,11 +75,6 @@ class GracefulInterrupt(Callback):
         """Stop here if the epoch goes on after this validation."""
         if not trainer.sanity_checking:
             self._stop_within_epoch(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop here unless the run is over anyway."""
-        if trainer.current_epoch + 1 != trainer.max_epochs:
-            self._stop_if_asked(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say how to go on."""
@@ -147,6 +145,19 @@ class GracefulInterrupt(Callback):
         if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
             return 0  # the first process started this one, and Lightning kills it when this one fails
         return 1 if self._signal == signal.SIGINT else 128 + self._signal
+
+
+class _BetweenEpochs(Callback):
+    """Stops a run before an epoch begins, when the last one has been ended by all callbacks."""
+
+    def __init__(self, interrupt: GracefulInterrupt) -> None:
+        self.interrupt = interrupt
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.interrupt._stop_if_asked(trainer)
+
+
+_OWN = (ExactResume, GracefulInterrupt, _BetweenEpochs)
 
 
 def _requeue_signal(trainer: Trainer) -> int | None:

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 from ..modules.augmentation import normalize, random_crop_flip, random_cutout, transform_each
 from ..modules.checks import check
 from ..modules.errors import InputError
+from ..modules.exact_resume import ExactResume
 from ..modules.sampling import (
     EpochSampler,
     Stream,
     epoch_generator,
     long_tail_choice,
     noisy_labels,
-    run_position,
     run_seed,
     stratified_choice,
 )
@@ -183,6 +183,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
                 callbacks[:] = [callback for callback in callbacks if not isinstance(callback, _TellEpoch)]
                 callbacks.append(_TellEpoch(self))
+                ExactResume.attach(self.trainer)
         if stage in ("fit", "validate"):
             if self.train_set is None:
                 self._setup_train()
@@ -347,13 +348,28 @@ class ImageDataModule(LightningDataModule, ABC):
         """The epoch in progress and how many of its samples all processes together have read."""
         if self.trainer is None:
             return {}
-        epoch, batches = run_position(self.trainer)
-        return {"epoch": epoch, "samples": batches * self.batch_size * self.trainer.world_size}
+        epoch, batches = ExactResume.attach(self.trainer).position
+        together = self.batch_size * self.trainer.world_size
+        return {"epoch": epoch, "samples": batches * together, "batch": together, "seed": self._seed()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the next training loader go on where the checkpoint was written."""
-        if state_dict:
-            self._resume = state_dict["epoch"], state_dict["samples"]
+        """Let the next training loader go on where the checkpoint was written.
+
+        Raises:
+            InputError: If the checkpoint was written within an epoch, the rest of which would have other samples.
+        """
+        if not state_dict:
+            return
+        if state_dict["samples"] and self.trainer is not None:
+            now = {"batch": self.batch_size * self.trainer.world_size, "seed": self._seed()}
+            for name, text in (("batch", "batches, of all processes together, of {}"), ("seed", "the seed {}")):
+                was = state_dict.get(name, now[name])
+                if was != now[name]:
+                    raise InputError(
+                        f"the checkpoint was written within epoch {state_dict['epoch']} with {text.format(was)}, which"
+                        f" is {now[name]} now: keep it, or take a checkpoint of the end of an epoch"
+                    )
+        self._resume = state_dict["epoch"], state_dict["samples"]
 
 
 class _TellEpoch(Callback):

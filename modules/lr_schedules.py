@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -45,9 +46,18 @@ class RunSchedule(LambdaLR):
             group["lr"] = base * self._factor(self.last_epoch)
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
-    def state_dict(self) -> dict[str, Any]:
-        """The scheduler's state without the length of the run, which a resumed run may have changed."""
-        return {key: value for key, value in super().state_dict().items() if key != "total"}
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint; a run that has become longer or shorter goes on as one of its new length."""
+        total, was = self.total, state_dict.get("total")
+        super().load_state_dict(state_dict)
+        self.total = total
+        if total is not None and was is not None and was != total:
+            self.fit_to(total)
+            rates = ", ".join(f"{rate:.4g}" for rate in dict.fromkeys(self._last_lr))
+            rank_zero_warn(
+                f"the run that goes on was made for {was} scheduler steps and has {total} now: {type(self).__name__}"
+                f" goes on at step {self.last_epoch} as in a run of {total}, with a learning rate of {rates}"
+            )
 
     def _factor(self, step: int) -> float:
         # The base class asks for step 0 when it is built, before a recipe has filled in the length.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 
@@ -20,22 +22,35 @@ class RunningMeans:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._names: tuple[str, ...] = ()
-        self._sums: Tensor | None = None
-        self._count = 0
+        # For the names of one update: their sums, and the number of samples.
+        self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
 
     def update(self, means: Mapping[str, Tensor], count: int) -> None:
         """Add a batch.
 
         Args:
-            means: Scalars of one device, the same names each time.
+            means: Scalars of one device. A name is always given together with the same others.
             count: Number of samples that each is the mean of.
         """
+        names = tuple(means)
         sums = torch.stack([value.detach().float() for value in means.values()]) * count
-        self._sums = sums if self._sums is None else self._sums + sums
-        self._names = tuple(means)
-        self._count += count
+        if names in self._sums:
+            before, samples = self._sums[names]
+            sums, count = sums + before.to(sums.device), count + samples
+        self._sums[names] = sums, count
 
     def compute(self) -> dict[str, Tensor]:
         """The means so far, by name; empty before the first batch."""
-        return {} if self._sums is None else dict(zip(self._names, self._sums / self._count, strict=True))
+        parts = [zip(names, sums / count, strict=True) for names, (sums, count) in self._sums.items()]
+        return {name: mean for part in parts for name, mean in part}
+
+    def state_dict(self, trainer: Trainer) -> dict[str, Any]:
+        """The sums so far, for a checkpoint within an epoch; with several processes all of them must call this."""
+        # One checkpoint serves all processes, each of which goes on from their mean.
+        reduce = trainer.strategy.reduce
+        parts = {names: reduce(sums.clone(), reduce_op="mean").cpu() for names, (sums, _) in self._sums.items()}
+        return {"parts": [(list(names), sums, self._sums[names][1]) for names, sums in parts.items()]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from these sums."""
+        self._sums = {tuple(names): (sums, count) for names, sums, count in state_dict.get("parts", [])}

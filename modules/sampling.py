@@ -8,11 +8,9 @@ import random
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from enum import IntEnum, auto
-from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
@@ -96,20 +94,6 @@ class EpochSampler(DistributedSampler):
 
 
 _PIECE = 1024
-
-
-def run_position(trainer: Trainer) -> tuple[int, int]:
-    """The epoch in progress and how many of its batches are done, as a checkpoint written now must say."""
-    loop = trainer.fit_loop
-    epoch: Any = loop.epoch_progress.current
-    batches: Any = loop.epoch_loop.batch_progress.current
-    # Between two epochs, and while one begins, the batches counted are those of the epoch before.
-    if epoch.ready == epoch.processed or epoch.started < epoch.ready:
-        return epoch.processed, 0
-    # Lightning counts a batch as processed before `on_train_batch_end`, where checkpoints are written.
-    if batches.processed >= trainer.num_training_batches:
-        return epoch.processed + 1, 0
-    return epoch.processed, batches.processed
 
 
 def run_seed() -> int:

@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ..modules.compiling import compile_network
 from ..modules.errors import InputError
+from ..modules.exact_resume import ExactResume
 from ..modules.lr_schedules import RunSchedule
 from ..modules.metrics import GroupAccuracy
 from ..modules.mixing import Mixing
@@ -164,6 +165,7 @@ class Classification(SampleWeighting, LightningModule):
         """Compile the network where that was asked for, and tell the objective what the data knows."""
         if self._compile:
             compile_network(self.network, hooked=getattr(self.objective, "student", None) is not None)
+        ExactResume.attach(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         counts = getattr(data, "class_counts", None)
         if counts:
@@ -204,7 +206,9 @@ class Classification(SampleWeighting, LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
-        self.log_dict(self._means.compute(), prog_bar=True, sync_dist=True)
+        for name, mean in self._means.compute().items():
+            # One of a series, such as local_loss_3, is not for the progress bar.
+            self.log(name, mean, prog_bar=not name[-1].isdigit(), sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and accuracy on validation images."""
@@ -265,12 +269,14 @@ class Classification(SampleWeighting, LightningModule):
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["means"] = self._means.state_dict(self.trainer)
         checkpoint["data_facts"] = self._data_facts
         checkpoint["run_epochs"] = self._run_epochs()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the generators' state until training goes on."""
         self._random_state = checkpoint.get("random_state")
+        self._means.load_state_dict(checkpoint.get("means", {}))
         self._trained_epoch = checkpoint.get("epoch", 0)
         self._trained_run_epochs = checkpoint.get("run_epochs")
 

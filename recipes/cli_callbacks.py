@@ -7,15 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from ..callbacks import FiniteLoss, GracefulInterrupt, ImageProgressBar, PredictionWriter, RunSummary
+from ..callbacks import ExactResume, FiniteLoss, GracefulInterrupt, ImageProgressBar, PredictionWriter, RunSummary
 from ..modules.errors import InputError
 from ..modules.files import replaced
-from .cli_checkpoint import is_checkpoint
 
 
 def default_loggers(given: Any, run_dir: Path) -> list[Logger] | bool:
@@ -75,6 +75,8 @@ def default_callbacks(
         chosen.append(PredictionWriter(str(run_dir / "predictions.csv")))
     if command != "fit":
         return chosen
+    if missing(ExactResume):
+        chosen.append(ExactResume())
     if missing(FiniteLoss):
         chosen.append(FiniteLoss())
     if run_dir is None:
@@ -117,9 +119,9 @@ class BestAndLast(ModelCheckpoint):
         here, best = Path(str(self.dirpath)), Path(state_dict["best_model_path"])
         if not best.is_file() and self.resumed_from is not None:
             best = Path(self.resumed_from).parent / best.name
-        if here.resolve() != Path(state_dict["dirpath"]).resolve():
+        if not (best.is_file() and best.parent.resolve() == here.resolve()):
             copy, score = "", None
-            if best.name and is_checkpoint(best):
+            if self._holds(best, state_dict["best_model_score"]):
                 copy, score = str(here / best.name), state_dict["best_model_score"]
                 if rank_zero_only.rank == 0:
                     here.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,8 @@ class BestAndLast(ModelCheckpoint):
                         shutil.copyfile(best, file)
             elif state_dict["best_model_path"]:
                 rank_zero_warn(
-                    f"the best checkpoint so far, {state_dict['best_model_path']}, is missing or cannot be read: this"
+                    f"the best checkpoint so far, {state_dict['best_model_path']}, is missing, cannot be read or is"
+                    " that of a later epoch: this"
                     " run keeps the best of its own epochs"
                 )
             state_dict = state_dict | {
@@ -139,6 +142,14 @@ class BestAndLast(ModelCheckpoint):
                 "last_model_path": "",
             }
         super().load_state_dict(state_dict)
+
+    def _holds(self, file: Path, score: Any) -> bool:
+        """Whether a file is the checkpoint that had this score."""
+        try:
+            states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
+            return bool(states[self.state_key]["best_model_score"] == score)
+        except Exception:
+            return False
 
 
 def _checkpoints(dirpath: str, model: LightningModule, trainer: Any, resumed_from: str | None) -> ModelCheckpoint:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from ..modules.checks import at_least, one_of
 from ..modules.descriptions import describe, rebuild
 from ..modules.errors import InputError
+from ..modules.exact_resume import ExactResume
 from ..modules.matching import ClassBatch, DataDAM, Matching
 from ..modules.networks import arranged, create_network, fastest_memory_format
 from ..modules.running_means import RunningMeans
-from ..modules.sampling import Stream, derived_seed, isolated_rng, run_position, run_seed
+from ..modules.sampling import Stream, derived_seed, isolated_rng, run_seed
 from ..modules.siamese_augmentation import SiameseAugmentation
 from ..modules.small_set_training import SmallSetTraining
 from ._class_batches import ClassBatches, RealImages
@@ -219,6 +220,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
             )
         if self.world > self.num_classes:
             raise InputError(f"{self.world} processes share {self.num_classes} classes: use at most as many processes")
+        ExactResume.attach(self.trainer)
         self._start_from(RealImages(self._real_batches(), self.num_classes))
         # From here on batches come from `train_dataloader` below.
         self.trainer.fit_loop._data_source.instance = self
@@ -335,8 +337,9 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         between = self._step % steps and {k: v.cpu().clone() for k, v in self._network[0].state_dict().items()}
         checkpoint["distillation"] = {
             "step": self._step,
-            "position": run_position(self.trainer),
+            "position": ExactResume.attach(self.trainer).position,
             "network": between or None,
+            "means": self._means.state_dict(self.trainer),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -345,6 +348,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         if state is None:
             raise InputError("the checkpoint is not of DatasetDistillation: give one of its own with --ckpt_path")
         self._step, self._position, self._restored = state["step"], tuple(state["position"]), state["network"]
+        self._means.load_state_dict(state.get("means", {}))
 
     def teardown(self, stage: str) -> None:
         """Forget where a resumed fit had started, so that the next one begins at its beginning."""

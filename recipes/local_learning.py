@@ -20,7 +20,6 @@ from ..modules.gradient_reduction import GradientReduction
 from ..modules.networks import arranged
 from ..modules.normalised import register_statistics, statistics_of_data
 from ..modules.partition import Partition, partition
-from ..modules.running_means import RunningMeans
 from ..modules.strategies import keeps_weights_whole
 from ._local_checks import check_pixels, check_stepping_apart, check_trainer_for_steps, last_units
 from ._module_losses import ModuleBatch, call, compiled, module_losses
@@ -106,7 +105,6 @@ class LocalLearning(Classification):
         self._reached: set[int] = set()
         self._compile_modules = False
         self._reduction = GradientReduction()
-        self._local_means = RunningMeans()
         if num_modules == 1:
             return
         if auxiliary is None:
@@ -214,16 +212,6 @@ class LocalLearning(Classification):
             for name in self._ddp_params_and_buffers_to_ignore:
                 dist.broadcast(named[name].data, src=0)
 
-    def on_train_epoch_start(self) -> None:
-        """Begin new means."""
-        super().on_train_epoch_start()
-        self._local_means.reset()
-
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's means."""
-        super().on_train_epoch_end()
-        self.log_dict(self._local_means.compute(), sync_dist=True)
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of the last module, as a scalar; the others have had their backward pass."""
         if self.heads and not self.rehearsing and batch_idx % self.trainer.accumulate_grad_batches == 0:
@@ -250,7 +238,7 @@ class LocalLearning(Classification):
         if self.rehearsing:
             # The callback takes the gradients by itself, all at once: each module's are still those of its own loss.
             return logits, losses + torch.stack(local).sum(0), terms
-        self._local_means.update({f"train/local_loss_{index}": mean for index, mean in enumerate(local)}, len(images))
+        self._means.update({f"train/local_loss_{index}": mean for index, mean in enumerate(local)}, len(images))
         return logits, losses, {**terms, "local_loss": torch.stack(local)}
 
     def _checked(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:

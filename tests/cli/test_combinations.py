@@ -41,8 +41,8 @@ def kinds(trainer):
 def test_defaults(fitted):
     trainer, _, result = fitted("")
     assert sorted(kinds(trainer)) == [
-        *("BestAndLast", "FiniteLoss", "GracefulInterrupt", "ImageProgressBar", "LearningRateMonitor", "RunSummary"),
-        "SaveRecipe",
+        *("BestAndLast", "ExactResume", "FiniteLoss", "GracefulInterrupt", "ImageProgressBar", "LearningRateMonitor"),
+        *("RunSummary", "SaveRecipe"),
     ]
     assert result.warnings == []
     assert result.err == "`Trainer.fit` stopped: `max_epochs=1` reached.\n"

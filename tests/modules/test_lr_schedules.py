@@ -65,11 +65,17 @@ def test_a_resumed_run_may_have_another_length():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = CosineSchedule(optimizer)
     scheduler.fit_to(10)
+    for _ in range(10):
+        optimizer.step()
+        scheduler.step()
     state = scheduler.state_dict()
     longer = CosineSchedule(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0))
     longer.fit_to(20)
-    longer.load_state_dict(state)
-    assert longer.total == 20
+    with pytest.warns(UserWarning, match="10 scheduler steps and has 20 now: CosineSchedule goes on at step 10"):
+        longer.load_state_dict(state)
+    # At step 10 of 20 the rate is half the base rate; where the shorter run had ended it was 0.
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
+    assert longer.optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("milestones", [[0.5, 0.4], [0.0, 0.5], [0.5, 1.0], [60, 120]])

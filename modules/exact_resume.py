@@ -1,0 +1,260 @@
+"""A run that goes on from a checkpoint is the run that was not interrupted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from .errors import InputError
+
+
+class ExactResume(Callback):
+    """Knows how far a run is, and mends what Lightning loses when a run goes on from a checkpoint.
+
+    Lightning alone leaves out the validation and the end of an epoch that are due where a checkpoint is written. It
+    leaves out a step of `ReduceLROnPlateau` at each resume, takes an epoch that ``max_steps`` or ``max_time`` cut short
+    for a whole one, and forgets logged values, `GradientAccumulationScheduler` within an epoch and the decision of
+    `EarlyStopping`. With this callback a checkpoint can be written in any hook after a step, after a validation, or at
+    the end of an epoch.
+
+    Our recipes, datamodules and selecting callbacks bring it along; another project adds it to its Trainer.
+
+    Attributes:
+        epoch: Epoch in progress, or the last one between two epochs.
+        batches: Batches of it that are done.
+
+    Raises:
+        InputError: If the rest of an epoch cannot be trained exactly: with `StochasticWeightAveraging` and
+            ``overfit_batches``.
+    """
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.epoch = 0
+        self.batches = 0
+        self._is_whole = False  # the epoch has all its batches
+        self._point = "start"  # start, batch, validation, validated, epoch_end, run_end
+        self._restored: dict[str, Any] | None = None
+        self._has_lost_accumulation = False
+
+    @staticmethod
+    def attach(trainer: Trainer) -> ExactResume:
+        """Return the trainer's own one, which is put before all other callbacks where there is none."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, ExactResume):
+                return callback
+        trainer.callbacks = [ExactResume(), *callbacks]  # type: ignore[attr-defined]
+        return trainer.callbacks[0]  # type: ignore[attr-defined]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The epoch and the number of its batches after which the data goes on."""
+        return (self.epoch + 1, 0) if self._is_whole else (self.epoch, self.batches)
+
+    # -- how far the run is ------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Come first, so that the other callbacks find the position up to date."""
+        if stage == "fit":
+            others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+            trainer.callbacks = [self, *others]  # type: ignore[attr-defined]
+            self._begin()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an epoch."""
+        self.epoch, self.batches, self._is_whole, self._point = trainer.current_epoch, 0, False, "start"
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Let a resumed epoch accumulate gradients as it did."""
+        if self._has_lost_accumulation:
+            self._has_lost_accumulation = False
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, GradientAccumulationScheduler):
+                    callback.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a batch."""
+        self.batches += 1
+        self._is_whole = trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        self._point = "batch"
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note."""
+        if not trainer.sanity_checking:
+            self._point = "validation"
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note."""
+        if not trainer.sanity_checking:
+            self._point = "validated"
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note, and let Lightning end a resumed epoch like any other."""
+        self._point = "epoch_end"
+        _go_on_normally(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note."""
+        self._point = "run_end"
+
+    # -- resume ------------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write down where the run is, unless no step has been made in this fit."""
+        if trainer.fit_loop._data_fetcher is None:
+            return
+        loop = trainer.fit_loop.epoch_loop
+        checkpoint[_KEY] = {
+            "epoch": self.epoch,
+            "batches": self.batches,
+            "is_whole": self._is_whole,
+            "point": self._point,
+            "validation_is_due": self._point in ("batch", "validation") and _validation_is_due(trainer),
+            "gradients_are_lost": self._point in ("batch", "validated") and loop._should_accumulate(),
+            "metrics": {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()},
+            "log_step": loop._batches_that_stepped - int(self._point == "epoch_end"),
+            "to_log": _to_log(trainer) if self._point in ("batch", "epoch_end") else {},
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go to the position of a checkpoint and put Lightning's counters there.
+
+        Raises:
+            InputError: If a part of the run cannot go on within an epoch.
+        """
+        position = checkpoint.get(_KEY)
+        if position is None or trainer.state.fn != "fit":
+            return
+        self._restored = dict(position)
+        self.epoch, self.batches, self._is_whole = (position[name] for name in ("epoch", "batches", "is_whole"))
+        self._point = position["point"]
+        if self._is_within_epoch():
+            _check_resumable(trainer, self.epoch, self.batches)
+        if position["gradients_are_lost"]:
+            rank_zero_warn(
+                f"the checkpoint was written after batch {self.batches} of epoch {self.epoch}, between two optimizer"
+                " steps: the gradients added up so far are lost"
+            )
+        self._move_loops(checkpoint["loops"]["fit_loop"])
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what was to be logged after the checkpoint, also of a run that has nothing left to train."""
+        if self._restored is not None and self._restored["to_log"]:
+            row = {**self._restored["to_log"], "epoch": self.epoch}
+            trainer._logger_connector.log_metrics(row, step=self._restored["log_step"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for what was due where the checkpoint was written."""
+        position, self._restored = self._restored, None
+        if position is None:
+            return
+        loop = trainer.fit_loop
+        trainer._logger_connector._callback_metrics.update(position["metrics"])
+        self._has_lost_accumulation = not self._is_over()
+        if self._is_over():
+            _go_on_normally(trainer)
+            if self._point == "epoch_end":
+                _step_plateau_schedules(trainer, pl_module, self.epoch)
+            _stop_if_stopped(trainer, self.epoch)
+        elif not position["validation_is_due"]:
+            if self._point != "epoch_end":
+                loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
+            if self._is_whole:
+                loop.epoch_loop.val_loop._has_run = True  # only the end of the epoch is left
+
+    def _is_within_epoch(self) -> bool:
+        """Whether batches of the epoch are left."""
+        return self.batches > 0 and not self._is_whole
+
+    def _is_over(self) -> bool:
+        """Whether an epoch is the next to come."""
+        return self.batches == 0 or (self._is_whole and self._point in ("epoch_end", "run_end"))
+
+    def _move_loops(self, loops: dict[str, Any]) -> None:
+        """Set Lightning's counters in a checkpoint to one of the states from which it goes on as it should."""
+        assert self._restored is not None
+        over, due = self._is_over(), self._restored["validation_is_due"]
+        ended = self.epoch + int(over and self.batches > 0)
+        _set(loops["epoch_progress"], begun=ended + int(not over), processed=ended)
+        batches = loops["epoch_loop.batch_progress"]
+        # Where more batches come, Lightning itself completes the last one.
+        open_batches = int(not over and not due and not self._is_whole)
+        done = {"total": batches["total"]["processed"], "current": 0 if over else self.batches}
+        for name, count in done.items():
+            batches[name] |= {"ready": count, "started": count, "processed": count, "completed": count - open_batches}
+        batches["is_last_batch"] = self._is_whole and not over
+        # A validation that is due counts as begun, and Lightning does it from its first batch.
+        _set(loops["epoch_loop.val_loop.batch_progress"], begun=int(due), processed=0)
+        if not over and not due:
+            counted = self._point == "epoch_end"
+            state = loops["epoch_loop.state_dict"]
+            state["_batches_that_stepped"] += int(self._is_whole and not counted) - int(counted and not self._is_whole)
+
+
+_KEY = "lightning_recipes.position"
+
+
+def _set(progress: dict[str, Any], *, begun: int, processed: int) -> None:
+    for counts in (progress["total"], progress["current"]):
+        counts |= {"ready": begun, "started": begun, "processed": processed, "completed": processed}
+
+
+def _go_on_normally(trainer: Trainer) -> None:
+    # The loop's own setter never does so where max_steps is given.
+    _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
+
+
+def _validation_is_due(trainer: Trainer) -> bool:
+    """Whether a validation follows the last batch, in a run that is not about to stop."""
+    stops, trainer.should_stop = trainer.should_stop, False
+    try:
+        return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore
+    finally:
+        trainer.should_stop = stops
+
+
+def _to_log(trainer: Trainer) -> dict[str, Any]:
+    """What Lightning gives to the loggers after this hook."""
+    connector = trainer._logger_connector
+    if trainer.fit_loop.epoch_loop._should_accumulate() or not (
+        connector._first_loop_iter is None or connector.should_update_logs
+    ):
+        return {}
+    return {name: value.detach().cpu() for name, value in connector.metrics["log"].items()}
+
+
+def _step_plateau_schedules(trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+    """Do the last thing of an epoch, which Lightning does after checkpoints are written."""
+    for config in trainer.lr_scheduler_configs:
+        if config.reduce_on_plateau and config.interval == "epoch" and (epoch + 1) % config.frequency == 0:
+            value = trainer.callback_metrics.get(str(config.monitor))
+            if value is not None:
+                pl_module.lr_scheduler_step(config.scheduler, value)
+
+
+def _stop_if_stopped(trainer: Trainer, epoch: int) -> None:
+    """Stop a run that `EarlyStopping` had stopped at the end of this epoch."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and (
+            callback.wait_count >= callback.patience or 0 < callback.stopped_epoch == epoch
+        ):
+            rank_zero_info(f"EarlyStopping had ended this run at epoch {epoch}: nothing is left to train")
+            trainer.should_stop = True
+
+
+def _check_resumable(trainer: Trainer, epoch: int, batches: int) -> None:
+    place = f"the checkpoint was written after batch {batches} of epoch {epoch}, within which"
+    way_out = "take a checkpoint of the end of an epoch"
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):  # type: ignore
+        raise InputError(f"{place} StochasticWeightAveraging cannot go on: {way_out}")
+    if trainer.overfit_batches:  # type: ignore[attr-defined]
+        raise InputError(f"{place} a run with overfit_batches cannot go on: {way_out}")
