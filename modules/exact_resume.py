@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, StochasticWeightAveraging, Timer
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -28,8 +28,8 @@ class ExactResume(Callback):
         batches: Batches of it that are done.
 
     Raises:
-        InputError: If the rest of an epoch cannot be trained exactly: with `StochasticWeightAveraging` and
-            ``overfit_batches``.
+        InputError: If the rest of an epoch cannot be trained exactly, which is so with `StochasticWeightAveraging` and
+            ``overfit_batches``; or if ``max_time`` is used up.
     """
 
     def __init__(self) -> None:
@@ -147,8 +147,21 @@ class ExactResume(Callback):
         self._move_loops(checkpoint["loops"]["fit_loop"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was to be logged after the checkpoint, also of a run that has nothing left to train."""
-        if self._restored is not None and self._restored["to_log"]:
+        """Log what was to be logged after the checkpoint, also of a run that has nothing left to train.
+
+        Raises:
+            InputError: If ``max_time`` is used up already.
+        """
+        if self._restored is None:
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            left = callback.time_remaining() if isinstance(callback, Timer) else None
+            if left is not None and left <= 0:
+                raise InputError(
+                    f"max_time: the run that goes on has trained for {callback.time_elapsed():.0f} s, which is all of"
+                    " it: give a longer max_time, which is that of the whole run"
+                )
+        if self._restored["to_log"]:
             row = {**self._restored["to_log"], "epoch": self.epoch}
             trainer._logger_connector.log_metrics(row, step=self._restored["log_step"])
 

@@ -138,6 +138,12 @@ def test_what_cannot_go_on_within_an_epoch_is_refused(tmp_path, options, reason)
         fit(tmp_path / "again", ckpt_path=tmp_path / "whole/0-2-batch.ckpt", **options)
 
 
+def test_time_that_is_used_up_is_refused(tmp_path):
+    fit(tmp_path / "whole", max_time={"seconds": 3600})
+    with pytest.raises(InputError, match="max_time: the run that goes on has trained for"):
+        fit(tmp_path / "again", max_time={"microseconds": 1}, ckpt_path=tmp_path / "whole/0-2-batch.ckpt")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
