@@ -84,6 +84,8 @@ class ImageDataModule(LightningDataModule, ABC):
         test_set: Test images, after ``setup("test")``.
         predict_set: Images to predict, after ``setup("predict")``.
         predict_names: Name of each image in the order of prediction, after ``setup("predict")``.
+        batch_indices: Index in ``train_set`` of each image of the last training batch, shape ``(N,)``; None after a
+            batch of another set.
 
     Raises:
         InputError: If an argument is out of its range, or the split leaves a class without images (at ``setup``).
@@ -159,6 +161,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.test_set: EpochDataset | None = None
         self.predict_set: EpochDataset | None = None
         self.predict_names: list[str] = []
+        self.batch_indices: Tensor | None = None
         self._resume: tuple[int, int] | None = None
 
     # -- set-up ------------------------------------------------------------------------------------------------------
@@ -317,6 +320,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if not isinstance(batch, (tuple, list)) or not (_is_uint8_images(batch[0]) or len(batch) == 3):
             return batch
         images, labels, *randoms = batch
+        self.batch_indices = randoms[0][:, -1] if randoms else None
         images = self._augment(images, randoms[0]) if randoms else self._normalized(images)
         if self.trainer is not None:
             # Lightning has converted the batch to the precision of the training when there was nothing to convert.
@@ -324,7 +328,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return images, labels
 
     def _augment(self, images: Tensor, randoms: Tensor) -> Tensor:
-        """uint8 images to normalised, augmented ones; `RANDOMS` names the columns of ``randoms``."""
+        """uint8 images to normalised, augmented ones; ``randoms`` has `RANDOMS` columns and the index."""
         uniform = randoms / RANDOM_LIMIT
         if self.crop_padding or self.flip:
             images = random_crop_flip(

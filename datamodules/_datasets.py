@@ -88,10 +88,15 @@ class MemoryImages(EpochDataset):
         return self.images[index], label if label.ndim else int(label)
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        """A batch: images ``(B, C, H, W)``, labels ``(B,)`` and, for training, random numbers ``(B, RANDOMS)``."""
+        """A batch: images ``(B, C, H, W)``, labels ``(B,)`` and, for training, random numbers and index.
+
+        The random numbers and, last, the index of each image have shape ``(B, RANDOMS + 1)``.
+        """
         index = torch.tensor(indices)
         batch = self.images[index], self.labels[index]
-        return batch if self.seed is None else (*batch, self.randoms()[index])
+        if self.seed is None:
+            return batch
+        return *batch, torch.cat([self.randoms()[index], index.int().unsqueeze(1)], 1)
 
     def randoms(self) -> Tensor:
         """The epoch's random numbers, shape ``(N, RANDOMS)``."""
@@ -146,13 +151,13 @@ class FileImages(EpochDataset):
         return self.paths, self.labels
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """The uint8 image ``(C, H, W)``, its label and, for training, its random numbers ``(RANDOMS,)``."""
+        """The uint8 image ``(C, H, W)``, its label and, for training, ``RANDOMS`` random numbers and the index."""
         label = int(self.labels[index])
         if self.seed is None:
             return self.read(index), label
         with isolated_rng(derived_seed(Stream.FILE_AUGMENTATION, self.seed, self.epoch, index)):
             randoms = torch.randint(RANDOM_LIMIT, (RANDOMS,), dtype=torch.int32)
-            return self.read(index), label, randoms
+            return self.read(index), label, torch.cat([randoms, torch.tensor([index], dtype=torch.int32)])
 
     def read(self, index: int) -> Tensor:
         """The transformed image, or its replacement.

@@ -144,6 +144,8 @@ class Stream(IntEnum):
     """Order of the synthetic images in that training."""
     EVALUATION_LAYERS = auto()
     """Dropout and other random layers in that training."""
+    CONTRAST_NEGATIVES = auto()
+    """Negatives of contrastive distillation."""
 
 
 def derived_seed(stream: Stream, *words: int) -> int:

@@ -161,6 +161,11 @@ class Classification(SampleWeighting, LightningModule):
         self._data_facts: dict[str, Any] = {}
         self._teacher_is_evaluated = False
 
+    @property
+    def repeats_steps(self) -> bool:
+        """Whether the loss of a batch can be computed twice, as `AWP` does."""
+        return self.objective.repeats_steps
+
     def setup(self, stage: str) -> None:
         """Compile the network where that was asked for, and tell the objective what the data knows."""
         if self._compile:
@@ -310,6 +315,8 @@ class Classification(SampleWeighting, LightningModule):
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
         self.objective.epoch = self.current_epoch if fitting else self._trained_epoch
         self.objective.run_epochs = self._run_epochs() if fitting else self._trained_run_epochs
+        indices = getattr(getattr(self._trainer, "datamodule", None), "batch_indices", None)
+        self.objective.batch_indices = indices if self.training else None
         with torch.no_grad():
             return self.objective.context(images, labels)
 

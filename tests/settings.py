@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from lightning_recipes.modules.attacks import NFGSM, PGD
 from lightning_recipes.modules.auxiliary import DGL, MAN, AugLocal, Auxiliary, FeatureReconstruction, InfoPro, PredSim
 from lightning_recipes.modules.losses import (
     ATS,
+    CRD,
     DIST,
     DKD,
     ISATS,
@@ -85,12 +86,19 @@ def distilled(loss: nn.Module, **arguments) -> Classification:
     return classification(objective=Distillation(teacher(), loss, **arguments))
 
 
-def hinted(kind: type[nn.Module], kd_weight: float, *, layers: tuple[str, ...] = ("blocks.0",)) -> Classification:
+def hinted(
+    kind: Callable[..., nn.Module], kd_weight: float, *, layers: tuple[str, ...] = ("blocks.0",)
+) -> Classification:
     """A student of the features of another network."""
     with isolated_rng(1):
         other = classification().network
     loss = kind(student_layers=layers, teacher_layers=layers)
     return classification(objective=Distillation(other, loss, ce_weight=1.0, kd_weight=kd_weight), image_size=8)
+
+
+def contrasted() -> Classification:
+    """A student whose features are contrasted with those of another network; the digits here are 100."""
+    return hinted(partial(CRD, num_samples=100, dim=8, negatives=50), 0.1, layers=("pool",))
 
 
 def local(auxiliary: Auxiliary, **arguments) -> LocalLearning:
@@ -216,6 +224,7 @@ SETTINGS = [
     Setting("reviewkd", model=lambda: hinted(ReviewKD, 0.1, layers=("blocks.0", "pool")), ddp_equals_single=False),
     Setting("rkd", model=lambda: hinted(RKD, 0.01, layers=("pool",)), ddp_equals_single=False),
     Setting("sp", model=lambda: hinted(SP, 100.0), ddp_equals_single=False),
+    Setting("crd", model=contrasted, ddp_equals_single=False),
     Setting("deit_lt", model=two_headed, ddp_equals_single=False),
     Setting("pgd_at", model=adversarial),
     # The divergence has no gradient at the image itself.

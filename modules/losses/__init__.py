@@ -5,6 +5,7 @@ from ._logits import LogitLoss
 from .ats import ATS, ats_loss, ats_probabilities
 from .attention_transfer import AttentionTransfer, attention_maps, attention_transfer_loss
 from .class_balanced import class_balanced_weights
+from .crd import CRD, contrast_loss
 from .dist import DIST, dist_loss
 from .dkd import DKD, dkd_loss
 from .fitnet import FitNet, fitnet_loss
@@ -21,6 +22,7 @@ from .wrong_classes import derived_average, wrong_class_variance
 
 __all__ = [
     "ATS",
+    "CRD",
     "DIST",
     "DKD",
     "ISATS",
@@ -40,6 +42,7 @@ __all__ = [
     "attention_transfer_loss",
     "class_balanced_weights",
     "class_means",
+    "contrast_loss",
     "derived_average",
     "dist_loss",
     "dkd_loss",

@@ -29,6 +29,9 @@ class FeatureLoss(nn.Module):
 
     accepts_soft_labels: bool = True
 
+    repeats_steps: bool = True
+    """Whether the loss of a batch can be computed twice. False is for losses that remember what they saw."""
+
     needs_maps: bool = True
     """Whether layers must give maps, and not vectors such as pooled features."""
 
@@ -67,6 +70,18 @@ class FeatureLoss(nn.Module):
                     f"layer {name} gives {('N', *shape)}, no feature map (N, c, h, w): name another in student_layers"
                     " or teacher_layers"
                 )
+
+    def begin(self, labels: Tensor, indices: Tensor | None, class_counts: Sequence[int] | None) -> None:
+        """Get to know a batch before its features are given; nothing by default.
+
+        Args:
+            labels: Class indices ``(N,)`` or probabilities ``(N, C)``.
+            indices: Index of each sample in the training set, shape ``(N,)``; None where it is not known.
+            class_counts: Training samples of each class, where the data knows them.
+
+        Raises:
+            InputError: If the loss needs more than the batch says.
+        """
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
         """Losses, shape ``(N,)``."""

@@ -19,6 +19,9 @@ class Objective(nn.Module):
     accepts_soft_labels: bool = True
     """False makes a recipe with Mixup/CutMix refuse this objective when it is built."""
 
+    repeats_steps: bool = True
+    """False makes callbacks that compute a step twice, such as `AWP`, refuse the run."""
+
     epoch: int = 0
     """The epoch of the run, from 0; the recipe sets it before each batch."""
 
@@ -27,6 +30,10 @@ class Objective(nn.Module):
 
     class_counts: Sequence[int] | None = None
     """Training images of each class, set by the recipe when a run starts, where the data knows them."""
+
+    batch_indices: Tensor | None = None
+    """Index in the training set of each sample of a training batch ``(N,)``, set by the recipe; None where the
+    datamodule does not know it."""
 
     @property
     def title(self) -> str:

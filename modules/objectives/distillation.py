@@ -39,7 +39,7 @@ class Distillation(TeacherObjective):
             several losses the largest counts.
         kd_weight: Weight of the loss, or a list with the weight of each. None is the weight that each loss states from
             its paper: KD 0.9; ATS, ISATS and GlobalLabels 0.5; DKD 1; DIST 2; LSKD 9; FitNet 100; AttentionTransfer
-            1000; RKD 1; SP 3000; ReviewKD 5.
+            1000; RKD 1; SP 3000; ReviewKD 5; CRD 0.8.
         kd_warmup: Beginning of the run over which the weights of all losses rise linearly from 0: a share of the run,
             e.g. 0.1, or whole epochs, e.g. 20. None is the warm-up that each loss states from its paper: 1/12, which is
             20 of 240 epochs, for DKD, ReviewKD and LSKD in front of one of them; none for the others.
@@ -108,6 +108,7 @@ class Distillation(TeacherObjective):
         )
         self.losses = nn.ModuleList(found)
         self.accepts_soft_labels = all(one.accepts_soft_labels for one in found)
+        self.repeats_steps = all(hint.repeats_steps for hint in hints)
         self.ce_weight = ce_weight
         self.kd_weights = weights
         self.label_smoothing = label_smoothing
@@ -137,6 +138,13 @@ class Distillation(TeacherObjective):
         for warmup in sorted(set(self.kd_warmups)):
             effect = "the weight of the loss never becomes whole"
             warn_if_unreached(warmup, self.run_epochs, name="kd_warmup", effect=effect)
+
+    def context(self, images: Tensor, labels: Tensor) -> TeacherOutput:
+        """The teacher's answer."""
+        for loss in self.losses:
+            if isinstance(loss, FeatureLoss):
+                loss.begin(labels, self.batch_indices, self.class_counts)
+        return super().context(images, labels)
 
     @property
     def title(self) -> str:

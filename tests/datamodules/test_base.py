@@ -115,6 +115,18 @@ def test_two_processes_read_the_joint_batches_of_one():
         assert torch.equal(labels[1::2], odd_labels)
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_indices_of_a_training_batch_are_known_after_its_transfer(num_workers):
+    datamodule = ready("fit", batch_size=32, flip=False, crop_padding=0, num_workers=num_workers)
+    plain = datamodule._normalized(datamodule.train_set.images)
+    for batch in datamodule.train_dataloader():
+        images, labels = datamodule.on_after_batch_transfer(batch, 0)
+        assert torch.equal(images, plain[datamodule.batch_indices])
+        assert torch.equal(labels, datamodule.train_set.labels[datamodule.batch_indices])
+    datamodule.on_after_batch_transfer(next(iter(datamodule.val_dataloader())), 0)
+    assert datamodule.batch_indices is None
+
+
 def test_evaluation_is_in_order_and_not_augmented():
     plain, augmented = ready("fit", "test"), ready("fit", "test", **AUGMENTED)
     for loader in ("val_dataloader", "test_dataloader"):

@@ -49,6 +49,17 @@ def test_the_facts_a_network_needs_are_known_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
+def test_the_indices_of_a_training_batch_are_known_after_its_transfer(tmp_path, in_memory):
+    datamodule = ready(write(tmp_path), in_memory=in_memory)
+    seen = []
+    for batch in datamodule.train_dataloader():
+        labels = datamodule.on_after_batch_transfer(batch, 0)[1]
+        assert torch.equal(labels, datamodule.train_set.labels[datamodule.batch_indices.long()])
+        seen += datamodule.batch_indices.tolist()
+    assert len(set(seen)) == len(seen) == 16
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
 def test_parts_are_used_for_what_they_are_named(tmp_path, in_memory):
     root = write(tmp_path, ("train", "val", "test"))
     datamodule = ready(root, "fit", "test", in_memory=in_memory)

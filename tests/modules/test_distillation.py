@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.losses import (
     ATS,
+    CRD,
     DIST,
     DKD,
     KD,
@@ -109,6 +110,7 @@ def test_weights_are_those_of_the_losss_paper():
         (ReviewKD(*layers), 1, 5, 20 / 240),
         (RKD(*layers), 1, 1, 0),
         (SP(*layers), 1, 3000, 0),
+        (CRD(*layers, num_samples=100, negatives=50), 1, 0.8, 0),
     ]
     for loss, ce_weight, kd_weight, kd_warmup in expected:
         found = Distillation(network(), loss)
@@ -120,7 +122,7 @@ def test_weights_are_those_of_the_losss_paper():
 def test_the_help_says_the_weights_of_each_loss():
     text = " ".join(Distillation.__doc__.split())
     said = text[text.index("kd_weight: Weight of the loss") : text.index("kd_warmup: Beginning")]
-    for kind in (KD, ATS, DKD, DIST, LSKD, FitNet, AttentionTransfer, RKD, SP, ReviewKD):
+    for kind in (KD, ATS, DKD, DIST, LSKD, FitNet, AttentionTransfer, RKD, SP, ReviewKD, CRD):
         assert re.search(rf"\b{kind.__name__}\b[\w, ]* {kind.kd_weight:g}[;.]", said), kind
 
 
