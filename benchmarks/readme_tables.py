@@ -28,7 +28,9 @@ PARTS = {
     "distillation": accuracy.distillation,
     "distillation choice": accuracy.distillation_choice,
     "distillation cost": cost.distillation_cost,
-    "distillation digits": lambda: accuracy.on_digits(r"^digits/(kd|ats|isats|dkd|dist|lskd|rkd|sp|reviewkd|crd) |width 8"),
+    "distillation digits": lambda: accuracy.on_digits(
+        r"^digits/(kd|ats|isats|dkd|dist|lskd|rkd|sp|reviewkd|crd) |width 8"
+    ),
     "deit_lt digits": lambda: accuracy.on_digits("^digits/deit_lt"),
     "selection cost": cost.selection_cost,
     "local learning": accuracy.local_learning,

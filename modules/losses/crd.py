@@ -158,8 +158,8 @@ class CRD(FeatureLoss):
     def _other_classes(self, labels: Tensor) -> Tensor:
         """Rows ``(N, negatives)`` of samples of other classes, drawn without repetition."""
         rank = dist.get_rank() if dist.is_initialized() else 0
-        key = derived_seed(Stream.CONTRAST_NEGATIVES, run_seed(), self._draws, rank)
-        generator = torch.Generator(labels.device).manual_seed(key)
+        key = run_seed(), self._draws, rank
+        generator = torch.Generator(labels.device).manual_seed(derived_seed(Stream.CONTRAST_NEGATIVES, *key))
         keys = torch.rand(len(labels), self.num_samples, device=labels.device, generator=generator)
         return keys.masked_fill(labels.unsqueeze(1) == self.labels, -1).topk(self.negatives, sorted=False).indices
 
