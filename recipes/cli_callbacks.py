@@ -16,15 +16,22 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from ..callbacks import ExactResume, FiniteLoss, GracefulInterrupt, ImageProgressBar, PredictionWriter, RunSummary
 from ..modules.errors import InputError
 from ..modules.files import replaced
+from .cli_resume import RunMetrics
 
 
-def default_loggers(given: Any, run_dir: Path) -> list[Logger] | bool:
-    """A CSV file always, beside whatever was asked for; nothing if logging was turned off."""
+def default_loggers(given: Any, run_dir: Path, checkpoint: str | None) -> list[Logger] | bool:
+    """A CSV file always, beside whatever was asked for; nothing if logging was turned off.
+
+    Args:
+        given: The loggers of the recipe.
+        run_dir: Folder of the run.
+        checkpoint: Checkpoint from which the run goes on in this folder.
+    """
     if given is False:
         return False
     loggers = [] if given in (None, True) else list(given) if isinstance(given, (list, tuple)) else [given]
     if not any(isinstance(logger, CSVLogger) for logger in loggers):
-        loggers.insert(0, CSVLogger(str(run_dir), name="", version=""))
+        loggers.insert(0, RunMetrics(run_dir, checkpoint))
     return loggers
 
 

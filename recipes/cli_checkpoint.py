@@ -11,17 +11,6 @@ from torch.nn.parameter import is_lazy
 
 from ..modules.errors import InputError
 
-# Words that Lightning itself resolves; "best" and "last" mean nothing before a run.
-_RESOLVED = ("hpc", "registry")
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Return whether a file can be read as a checkpoint."""
-    try:
-        return "state_dict" in torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:
-        return False
-
 
 def check_checkpoint(path: str, model: LightningModule) -> None:
     """Make sure that a checkpoint can be read and fits the model.
@@ -29,8 +18,12 @@ def check_checkpoint(path: str, model: LightningModule) -> None:
     Raises:
         InputError: If the file is missing, is not a checkpoint, or holds the weights of another network.
     """
-    if path.partition(":")[0] in _RESOLVED or "://" in path:
+    if path.startswith("registry:") or "://" in path:
         return
+    if path in ("hpc", "best", "last") and not Path(path).exists():
+        raise InputError(
+            f"ckpt_path {path} means nothing before a run: name the file, or go on with a run by --resume --run_dir RUN"
+        )
     if not Path(path).is_file():
         beside = sorted(str(file) for file in Path(path).parent.glob("*.ckpt"))
         raise InputError(f"ckpt_path {path} is not a file" + (f"; there is {', '.join(beside[:3])}" if beside else ""))

@@ -26,7 +26,8 @@ from .cli_callbacks import check_unique, default_callbacks, default_loggers
 from .cli_checkpoint import check_checkpoint
 from .cli_loss_weights import drop_weights_of_another_loss
 from .cli_parser import RecipesParser
-from .cli_run_folder import make_run_dir, remove_unstarted
+from .cli_resume import wandb_run
+from .cli_run_folder import RunFolder
 from .cli_save import SaveRecipe
 from .cli_trainer import RecipesTrainer
 
@@ -58,15 +59,18 @@ def run(arguments: list[str]) -> int:
     quieten()
     load_plugins()
     cli = RecipesCLI(*cli_configs.resolve(arguments), command=shlex.join(["recipes", *arguments]))
+    started = False
     try:
         cli.execute()
+        started = cli.subcommand != "fit"  # a run has started when it has a recipe.yaml
     except GracefulExit as end:
         return int(str(end.code))
     except BaseException as error:
-        cli.close()
         if isinstance(error, MisconfigurationException) or str(error).startswith(_USER_ERRORS):
             raise InputError(str(error)[:300]) from error
         raise
+    finally:
+        cli.close(started=started)
     return 0
 
 
@@ -83,8 +87,7 @@ class RecipesCLI(LightningCLI):
         self.arguments = arguments
         self.command = command
         self.configs = configs
-        self.run_dir: Path | None = None
-        self.created: list[Path] = []
+        self.folder: RunFolder | None = None
         # Abbreviated options would work on the command line and fail in a file.
         options: dict[str, Any] = {"allow_abbrev": False}
         super().__init__(
@@ -101,6 +104,11 @@ class RecipesCLI(LightningCLI):
         filled_in = {"model", "datamodule"}
         return {self.arguments[0]: LightningCLI.subcommands().get(self.arguments[0], filled_in)}
 
+    @property
+    def run_dir(self) -> Path | None:
+        """Folder of the run; None for a run that writes nothing."""
+        return self.folder.path if self.folder is not None else None
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that knows the files for its error messages."""
         parser: Any = super().init_parser(**kwargs)
@@ -115,6 +123,12 @@ class RecipesCLI(LightningCLI):
             type=str | None,
             help="Folder of this run (default: <trainer.default_root_dir, or runs>/<name>/<time>).",
         )
+        if self.arguments[0] == "fit":
+            parser.add_argument(
+                "--resume",
+                action="store_true",
+                help="Go on with the run in --run_dir from its newest checkpoint, or start it where there is none.",
+            )
         for key in _LINKED:
             parser.link_arguments(
                 "data", f"model.init_args.{key}", compute_fn=self._from_data(key), apply_on="instantiate"
@@ -161,7 +175,7 @@ class RecipesCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except BaseException as error:
-            self.close()
+            self.close(started=False)
             cause = error
             while str(cause).startswith("Does not validate against any of the Union") and cause.__cause__:
                 cause = cause.__cause__
@@ -177,18 +191,22 @@ class RecipesCLI(LightningCLI):
         self.recipe = settings.clone()
         if settings.trainer.fast_dev_run or settings.trainer.barebones:
             return
-        self.run_dir, self.created = make_run_dir(
+        self.folder = RunFolder(
             str(self.subcommand),
             name=settings.name,
             root=settings.trainer.default_root_dir,
             exact=settings.run_dir,
             checkpoint=settings.ckpt_path,
+            resume=settings.get("resume", False),
         )
+        settings.ckpt_path = self.folder.checkpoint
         loggers = settings.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             arguments = getattr(logger, "init_args", None)
             if arguments is not None and str(arguments.get("save_dir")) in (".", "runs"):
                 arguments.save_dir = str(self.run_dir)
+                if self.folder.resumes and "WandbLogger" in logger.class_path and arguments.get("id") is None:
+                    arguments.id = wandb_run(self.folder.path)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Build the trainer with the default callbacks and loggers, all of which write to the run folder."""
@@ -204,11 +222,13 @@ class RecipesCLI(LightningCLI):
             run_dir=self.run_dir,
             checkpoint=self.settings.ckpt_path,
         )
-        if self.run_dir is not None:
+        if self.folder is not None and self.run_dir is not None:
             chosen.append(SaveRecipe(self._parser(self.subcommand), self.recipe, self.run_dir, self.command))
             kwargs |= {
                 "default_root_dir": str(self.run_dir),
-                "logger": default_loggers(trainer.logger, self.run_dir),
+                "logger": default_loggers(
+                    trainer.logger, self.run_dir, self.settings.ckpt_path if self.folder.resumes else None
+                ),
             }
         # Lightning's summary counts the parts of a recipe; ours counts the parameters.
         kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)
@@ -233,9 +253,10 @@ class RecipesCLI(LightningCLI):
             with replaced(self.run_dir / "metrics.json") as file:
                 file.write_text(json.dumps(metrics, indent=2) + "\n")
 
-    def close(self) -> None:
-        """Leave no folder behind if the run never started."""
-        remove_unstarted(self.created)
+    def close(self, *, started: bool) -> None:
+        """Let others have the run folder, and leave none behind if the command never started."""
+        if self.folder is not None:
+            self.folder.close(started=started)
 
 
 def load_plugins() -> None:

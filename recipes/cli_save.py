@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import WandbLogger
 
 from ..modules.files import replaced
+from .cli_resume import ROWS, RunMetrics
 
 
 class SaveRecipe(Callback):
@@ -30,11 +31,40 @@ class SaveRecipe(Callback):
         self.parser = parser
         self.config = config
         self.path = run_dir / "recipe.yaml"
+        self._is_written = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the file once data and model are known to be usable."""
-        if not trainer.is_global_zero or self.path.exists():
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file: data, model and optimizer are usable, as nothing before this refused them."""
+        self.write(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        self.write(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        self.write(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        self.write(trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        self.write(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note how many rows of ``metrics.csv`` belong to the checkpoint."""
+        for logger in trainer.loggers:
+            if isinstance(logger, RunMetrics) and trainer.is_global_zero:
+                logger.save()
+                checkpoint[ROWS] = logger.rows
+
+    def write(self, trainer: Trainer) -> None:
+        """Write the file, once."""
+        if self._is_written or not trainer.is_global_zero:
             return
+        self._is_written = True
         text = self._text()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(self.path) as file:

@@ -46,7 +46,7 @@ def temperatures(
         return
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SaveRecipe):  # says which data and augmentation it was
-            callback.setup(trainer, model, "predict")
+            callback.write(trainer)
     with replaced(files["temperatures.csv"]) as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning_recipes.recipes import cli_run_folder
+from lightning_recipes.recipes import Classification
+from lightning_recipes.recipes.cli_run_folder import RunFolder
 
 LOGGERS = {
     "default": "",
@@ -96,8 +97,32 @@ def test_two_processes_that_choose_the_same_folder_get_two(monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda *_: "now")
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: path.name != "now" and exists(path))
-    chosen = [cli_run_folder.make_run_dir("fit", name="a", root=None, exact=None, checkpoint=None) for _ in range(3)]
-    assert [folder.name for folder, _ in chosen] == ["now", "now_2", "now_3"]
+    chosen = [RunFolder("fit", name="a") for _ in range(3)]
+    assert [folder.path.name for folder in chosen] == ["now", "now_2", "now_3"]
+
+
+def test_a_folder_is_one_commands_until_it_ends(recipes):
+    first = RunFolder("fit", name="a", exact="mine")
+    for options in ("", "--resume"):
+        refused = recipes(f"fit TINY --run_dir mine {options}")
+        assert refused.code == 2
+        assert "run_dir mine is being written to by another command" in refused.error
+    first.close(started=False)
+    assert not Path("mine").exists()
+    assert recipes("fit TINY --run_dir mine").code == 0
+
+
+REFUSED_IN_SETUP = "fit -c digits/datadam --model.images_per_class 500 --run_dir here"
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_run_refused_while_it_is_set_up_leaves_nothing(recipes, is_there):
+    if is_there:
+        Path("here").mkdir()
+    refused = recipes(REFUSED_IN_SETUP)
+    assert refused.code == 2
+    assert "images_per_class" in refused.error
+    assert list(Path.cwd().rglob("*")) == ([Path.cwd() / "here"] if is_there else [])
 
 
 def test_run_dir_is_taken_as_given_once(recipes, tmp_path):
@@ -133,3 +158,75 @@ def test_run_that_starts_and_fails_keeps_its_folder(recipes):
     result = recipes("fit TINY --model.optimizer.lr 1e30 --trainer.max_epochs 2")
     assert result.code == 1
     assert any(file.name == "recipe.yaml" for file in files())
+
+
+LONG = "--trainer.max_epochs 3"
+
+
+@pytest.fixture
+def killed(recipes, monkeypatch):
+    """Runs a command that dies before step 7 of 15, in the second epoch, as by a kill."""
+    step = Classification.training_step
+
+    def dies(model, *arguments):
+        if model.global_step == 7:
+            raise RuntimeError("killed")
+        return step(model, *arguments)
+
+    def kill(command):
+        with monkeypatch.context() as patch:
+            patch.setattr(Classification, "training_step", dies)
+            with pytest.raises(RuntimeError, match="killed"):
+                recipes(command)
+
+    return kill
+
+
+@pytest.mark.parametrize("logger", ["", "-c wandb"])
+def test_resume_gives_the_run_that_was_not_killed(recipes, killed, logger):
+    whole = recipes(f"fit TINY {LONG} {logger} --run_dir whole")
+    command = f"fit TINY {LONG} {logger} --run_dir mine --resume"
+    killed(command)
+    again = recipes(command)
+    assert again.code == 0, again.err
+    assert "going on from mine/checkpoints/last.ckpt" in again.err
+    assert_equal(weights(Path("mine")), weights(Path("whole")))
+    assert (again.run / "metrics.csv").read_text() == (whole.run / "metrics.csv").read_text()
+    ids = {path.stem for path in Path("mine").glob("wandb/offline-run-*/run-*.wandb")}
+    assert len(ids) == bool(logger)
+    assert recipe(Path("mine")) == recipe(Path("whole"))
+
+
+def test_resume_of_a_run_that_is_over_does_nothing(recipes):
+    command = f"fit TINY {LONG} --run_dir mine --resume"
+    assert recipes(command).code == 0
+    before = {file: file.read_bytes() for file in files("mine")}
+    again = recipes(command)
+    assert again.code == 0
+    assert "max_epochs=3` reached" in again.err
+    assert {file: file.read_bytes() for file in files("mine")} == before
+
+
+def test_resume_passes_over_a_checkpoint_that_cannot_be_read(recipes, killed):
+    recipes(f"fit TINY {LONG} --run_dir whole")
+    killed(f"fit TINY {LONG} --run_dir mine")
+    Path("mine/checkpoints/broken.ckpt").write_bytes(b"PK")
+    again = recipes(f"fit TINY {LONG} --run_dir mine --resume")
+    assert again.code == 0, again.err
+    assert any("mine/checkpoints/broken.ckpt cannot be gone on from" in text for text in again.warnings)
+    assert_equal(weights(Path("mine")), weights(Path("whole")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--resume", "--resume goes on in the folder of a run: name it with --run_dir"),
+        ("--resume --run_dir a --ckpt_path b.ckpt", "--resume takes the newest checkpoint of run_dir"),
+        ("--run_dir run", "go on with that run by --resume"),
+    ],
+)
+def test_resume_that_cannot_be_meant(recipes, options, message):
+    recipes("fit TINY --run_dir run")
+    refused = recipes(f"fit TINY {options}")
+    assert refused.code == 2
+    assert message in refused.error

@@ -1,0 +1,83 @@
+"""What a run that goes on in its own folder takes up from there."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+ROWS = "metrics_rows"
+"""Key of a checkpoint: rows of ``metrics.csv`` that were written before it."""
+
+
+def newest_checkpoint(run_dir: Path) -> str | None:
+    """Return the checkpoint of a run that is furthest, or None; one that cannot be read is passed over with a line."""
+    steps: dict[tuple[int, float], Path] = {}
+    for path in sorted([*run_dir.glob("checkpoints/*.ckpt"), *run_dir.glob("hpc_ckpt_*.ckpt")]):
+        checkpoint = _read(path)
+        if checkpoint is None or "loops" not in checkpoint:
+            rank_zero_warn(f"checkpoint {path} cannot be gone on from, so it is passed over")
+        else:
+            steps[checkpoint["global_step"], path.stat().st_mtime] = path
+    if not steps:
+        return None
+    newest = steps[max(steps)]
+    rank_zero_info(f"going on from {newest}")
+    return str(newest)
+
+
+def wandb_run(run_dir: Path) -> str | None:
+    """Return the id of the wandb run of a folder, the latest if it has several."""
+    files = sorted(run_dir.glob("wandb/*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
+    return files[-1].stem.removeprefix("run-") if files else None
+
+
+class RunMetrics(CSVLogger):
+    """Lightning's CSV file, which goes on where a resumed run does.
+
+    Args:
+        run_dir: Folder of the run.
+        checkpoint: Checkpoint that the run goes on from in this folder; rows written after it are dropped. None begins
+            a new file.
+    """
+
+    def __init__(self, run_dir: Path, checkpoint: str | None = None) -> None:
+        super().__init__(str(run_dir), name="", version="")
+        self.rows = 0
+        self._earlier: list[dict[str, Any]] = []
+        file = run_dir / "metrics.csv"
+        if checkpoint is not None and file.is_file():
+            with file.open(newline="") as lines:
+                rows = list(csv.DictReader(lines))
+            count = (_read(Path(checkpoint)) or {}).get(ROWS, len(rows))
+            self._earlier = [{name: value for name, value in row.items() if value} for row in rows[:count]]
+
+    @property
+    def experiment(self) -> Any:
+        """The writer, which begins with the rows of the run so far."""
+        with warnings.catch_warnings():
+            # Lightning would delete an earlier file, which is written again below.
+            warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+            writer = super().experiment
+        if self._earlier:
+            self.rows, earlier, self._earlier = len(self._earlier), self._earlier, []
+            writer.metrics = earlier
+            writer.save()
+        return writer
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Add a row."""
+        super().log_metrics(metrics, step)
+        self.rows += 1
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:
+        return None
