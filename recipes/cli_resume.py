@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 ROWS = "metrics_rows"
 """Key of a checkpoint: rows of ``metrics.csv`` that were written before it."""
+
+WANDB_RUN = "wandb run:"
 
 
 def newest_checkpoint(run_dir: Path) -> str | None:
@@ -32,9 +35,10 @@ def newest_checkpoint(run_dir: Path) -> str | None:
 
 
 def wandb_run(run_dir: Path) -> str | None:
-    """Return the id of the wandb run of a folder, the latest if it has several."""
-    files = sorted(run_dir.glob("wandb/*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
-    return files[-1].stem.removeprefix("run-") if files else None
+    """Return the id of a folder's wandb run, which its ``recipe.yaml`` says in a comment; None if there is none."""
+    recipe = run_dir / "recipe.yaml"
+    found = re.search(rf"^# {WANDB_RUN} (\S+)$", recipe.read_text(), re.MULTILINE) if recipe.is_file() else None
+    return found[1] if found else None
 
 
 class RunMetrics(CSVLogger):

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import WandbLogger
 
 from ..modules.files import replaced
-from .cli_resume import ROWS, RunMetrics
+from .cli_resume import ROWS, WANDB_RUN, RunMetrics
 
 
 class SaveRecipe(Callback):
@@ -65,18 +65,17 @@ class SaveRecipe(Callback):
         if self._is_written or not trainer.is_global_zero:
             return
         self._is_written = True
-        text = self._text()
+        runs = [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        text = "".join(f"# {WANDB_RUN} {run.id}\n" for run in runs[:1]) + self._text()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(self.path) as file:
             file.write_text(text)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                run: Any = logger.experiment
-                # Under one key: a sweep locks the names that it sets itself.
-                run.config.update({"recipe": yaml.safe_load(text)}, allow_val_change=True)
-                copy = Path(run.dir) / "recipe.yaml"
-                copy.write_text(text)
-                run.save(str(copy), base_path=run.dir, policy="now")
+        for run in runs:
+            # Under one key: a sweep locks the names that it sets itself.
+            run.config.update({"recipe": yaml.safe_load(text)}, allow_val_change=True)
+            copy = Path(run.dir) / "recipe.yaml"
+            copy.write_text(text)
+            run.save(str(copy), base_path=run.dir, policy="now")
 
     def _text(self) -> str:
         content = yaml.safe_load(self.parser.dump(self.config, skip_none=False))

@@ -43,6 +43,7 @@ def test_recipe_is_saved_and_nothing_written_elsewhere(recipes, logger):
     assert (logger == "none") != bool(list(result.run.rglob("metrics.csv")))
     assert bool(list(result.run.glob("wandb/offline-run-*"))) == ("wandb" in LOGGERS[logger].lower())
     text = (result.run / "recipe.yaml").read_text()
+    text = text[text.index("# Complete") :]
     assert text.startswith("# Complete recipe of one run, which was: recipes fit -c digits/supervised ")
     again = recipes(f"fit -c {result.run}/recipe.yaml")
     assert again.code == 0, again.err
@@ -192,8 +193,9 @@ def test_resume_gives_the_run_that_was_not_killed(recipes, killed, logger):
     assert "going on from mine/checkpoints/last.ckpt" in again.err
     assert_equal(weights(Path("mine")), weights(Path("whole")))
     assert (again.run / "metrics.csv").read_text() == (whole.run / "metrics.csv").read_text()
-    ids = {path.stem for path in Path("mine").glob("wandb/offline-run-*/run-*.wandb")}
-    assert len(ids) == bool(logger)
+    if logger:
+        first, *others = [path.name.split("-")[3] for path in Path("mine").glob("wandb/offline-run-*")]
+        assert others == [first]
     assert recipe(Path("mine")) == recipe(Path("whole"))
 
 
