@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -24,11 +25,14 @@ from ..modules.losses import FeatureLoss, LogitLoss
 from ..modules.objectives import Objective
 from .cli_configs import Place, places, plain
 
-# What a class name in a recipe can stand for.
-_BASES = (
-    *(LightningModule, LightningDataModule, Callback, Objective, LogitLoss, FeatureLoss, Auxiliary),
-    *(Optimizer, LRScheduler, Logger, Strategy),
-)
+# What a class name in a recipe can stand for, by the last part of its key.
+_BASES_OF: dict[str, tuple[type, ...]] = {
+    **{"model": (LightningModule,), "data": (LightningDataModule,), "callbacks": (Callback,)},
+    **{"objective": (Objective,), "loss": (LogitLoss, FeatureLoss), "losses": (LogitLoss, FeatureLoss)},
+    **{"auxiliary": (Auxiliary,), "optimizer": (Optimizer,), "lr_scheduler": (LRScheduler,)},
+    **{"logger": (Logger,), "strategy": (Strategy,)},
+}
+_BASES = tuple(dict.fromkeys(itertools.chain.from_iterable(_BASES_OF.values())))
 
 
 class OptionError(InputError):
@@ -93,7 +97,8 @@ class RecipesParser(LightningArgumentParser):
             )
         expected = _expected(message)
         if match := re.search(r"Expected a dot import path string: (\S+)", message):
-            names = {cls.__name__ for cls in subclasses(*_BASES)}
+            bases = _BASES_OF.get(key.rpartition(".")[2].rstrip("+"), _BASES)
+            names = {cls.__name__ for cls in subclasses(*bases)}
             near = difflib.get_close_matches(match[1], names, 3, 0.6)
             if near or not expected:
                 return self._refused(f"{key}: there is no class {match[1]}", key, match[1], near=near)

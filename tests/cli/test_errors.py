@@ -1,6 +1,7 @@
 """What the user gave cannot be used: one short message with the thing, the place and the way out, and no trace."""
 
 import pytest
+from lightning.pytorch import LightningModule
 from lightning_recipes.recipes.cli import main
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -158,6 +159,15 @@ def test_on_the_line(recipes, options):
     assert result.code == 2
     assert ON_THE_LINE[options] in result.error
     assert "(in " not in result.error
+
+
+def test_only_classes_that_can_stand_there_are_meant(recipes):
+    class Cosinus(LightningModule):  # of a stranger, imported with something else
+        pass
+
+    result = recipes("fit TINY --model.lr_scheduler Cosine")
+    assert "did you mean CosineSchedule?" in result.error
+    assert Cosinus.__name__ not in result.error
 
 
 def test_no_recipe(recipes):
