@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, StochasticWeightAveraging, Timer
 from lightning.pytorch.loops.loop import _Loop
@@ -19,7 +20,7 @@ class ExactResume(Callback):
     leaves out a step of `ReduceLROnPlateau` at each resume, takes an epoch that ``max_steps`` or ``max_time`` cut short
     for a whole one, and forgets logged values, `GradientAccumulationScheduler` within an epoch and the decision of
     `EarlyStopping`. With this callback a checkpoint can be written in any hook after a step, after a validation, or at
-    the end of an epoch.
+    the end of an epoch. The global generators, which dropout draws from, go on from there too.
 
     Our recipes, datamodules and selecting callbacks bring it along; another project adds it to its Trainer.
 
@@ -41,6 +42,7 @@ class ExactResume(Callback):
         self._is_whole = False  # the epoch has all its batches
         self._point = "start"  # start, batch, validation, validated, epoch_end, run_end
         self._restored: dict[str, Any] | None = None
+        self._random_state: dict[str, Any] | None = None
         self._has_lost_accumulation = False
 
     @staticmethod
@@ -112,6 +114,9 @@ class ExactResume(Callback):
         """Write down where the run is, unless no step has been made in this fit."""
         if trainer.fit_loop._data_fetcher is None:
             return
+        checkpoint[_RANDOM] = {"cpu": torch.get_rng_state()}
+        if pl_module.device.type == "cuda":
+            checkpoint[_RANDOM]["cuda"] = torch.cuda.get_rng_state(pl_module.device)
         loop = trainer.fit_loop.epoch_loop
         checkpoint[_KEY] = {
             "epoch": self.epoch,
@@ -131,6 +136,7 @@ class ExactResume(Callback):
         Raises:
             InputError: If a part of the run cannot go on within an epoch.
         """
+        self._random_state = checkpoint.get(_RANDOM)
         position = checkpoint.get(_KEY)
         if position is None or trainer.state.fn != "fit":
             return
@@ -166,7 +172,12 @@ class ExactResume(Callback):
             trainer._logger_connector.log_metrics(row, step=self._restored["log_step"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make up for what was due where the checkpoint was written."""
+        """Make up for what was due where the checkpoint was written, and put the generators where they were."""
+        state, self._random_state = self._random_state, None
+        if state is not None:
+            torch.set_rng_state(state["cpu"].cpu())
+            if "cuda" in state and pl_module.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda"].cpu(), pl_module.device)
         position, self._restored = self._restored, None
         if position is None:
             return
@@ -214,6 +225,7 @@ class ExactResume(Callback):
 
 
 _KEY = "lightning_recipes.position"
+_RANDOM = "random_state"
 
 
 def _set(progress: dict[str, Any], *, begun: int, processed: int) -> None:

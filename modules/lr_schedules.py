@@ -23,27 +23,57 @@ class RunSchedule(LambdaLR):
         optimizer: The optimizer whose learning rate is scheduled.
         warmup: Share of the run, in [0, 1), over which the rate rises linearly from 0; its first step is not 0.
         total: Length of the run in scheduler steps; None lets the recipe fill it in.
+        momenta: Momentum of each group at height 0 and at height 1, which :meth:`height` moves between; a group of None
+            keeps its own. Adam's first beta is a momentum too.
 
     Raises:
         InputError: If ``warmup`` is outside [0, 1).
     """
 
-    def __init__(self, optimizer: Optimizer, warmup: float = 0.0, total: int | None = None) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup: float = 0.0,
+        total: int | None = None,
+        momenta: Sequence[tuple[float, float] | None] | None = None,
+    ) -> None:
         if not 0 <= warmup < 1:
             raise InputError(f"warmup is a share of the run and must lie in [0, 1) but is {warmup}")
         self.warmup = warmup
         self.total = total
+        self.momenta = momenta if momenta is not None else [None] * len(optimizer.param_groups)
         super().__init__(optimizer, self._factor)
 
     def factor(self, progress: float) -> float:
         """The base rate's multiplier after warm-up; ``progress`` runs from 0 to 1 over the rest of the run."""
         raise NotImplementedError
 
+    def height(self, step: int) -> float:
+        """How far the rate is on its way up, from 0 to 1; momentum goes the other way."""
+        return 0.0
+
+    def get_lr(self) -> Any:
+        """The rates of the next step; the momentum of that step is set with them."""
+        self._move_momentum()
+        return super().get_lr()
+
+    def _move_momentum(self) -> None:
+        height = self.height(self.last_epoch)
+        for group, momenta in zip(self.optimizer.param_groups, self.momenta, strict=True):
+            if momenta is None:
+                continue
+            momentum = momenta[0] + (momenta[1] - momenta[0]) * height
+            if "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
+            elif "momentum" in group:
+                group["momentum"] = momentum
+
     def fit_to(self, total: int) -> None:
         """Set the length of the run, in scheduler steps, and the learning rate that follows from it."""
         self.total = total
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * self._factor(self.last_epoch)
+        self._move_momentum()
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -128,13 +158,16 @@ class MilestoneSchedule(RunSchedule):
 class OneCycleSchedule(RunSchedule):
     """Up to the base rate and down below where it began, both along half a cosine (https://arxiv.org/abs/1708.07120).
 
-    The rates are those of `torch.optim.lr_scheduler.OneCycleLR` with ``max_lr`` as base rate; momentum stays as it is.
+    Rates and momentum are those of `torch.optim.lr_scheduler.OneCycleLR` with ``max_lr`` as base rate: momentum, or
+    Adam's first beta, falls while the rate rises, whatever the optimizer's own is.
 
     Args:
         optimizer: The optimizer whose learning rate is scheduled; its own rate is the highest.
         peak: Share of the run, in (0, 1), after which the rate is highest.
         start_divisor: The run begins at the base rate divided by this.
         final_divisor: It ends at the rate of the beginning divided by this.
+        high_momentum: Momentum at the lowest rates. Like ``low_momentum`` the default of `OneCycleLR`.
+        low_momentum: Momentum at the highest rate; None leaves momentum as it is.
         total: Length of the run in scheduler steps; None lets the recipe fill it in.
 
     Raises:
@@ -147,6 +180,8 @@ class OneCycleSchedule(RunSchedule):
         peak: float = 0.3,
         start_divisor: float = 25.0,
         final_divisor: float = 1e4,
+        high_momentum: float = 0.95,
+        low_momentum: float | None = 0.85,
         total: int | None = None,
     ) -> None:
         if not 0 < peak < 1:
@@ -158,16 +193,20 @@ class OneCycleSchedule(RunSchedule):
         self.peak = peak
         self.start_divisor = start_divisor
         self.final_divisor = final_divisor
-        super().__init__(optimizer, total=total)
+        momenta = None if low_momentum is None else [(high_momentum, low_momentum)] * len(optimizer.param_groups)
+        super().__init__(optimizer, total=total, momenta=momenta)
+
+    def height(self, step: int) -> float:
+        """How far the rate is on its way up, from 0 to 1."""
+        total = self.total if self.total is not None else max(2, step)
+        top, last = self.peak * total - 1, total - 1
+        share = step / max(top, 1) if step <= top else 1 - min(1.0, (step - top) / (last - top))
+        return (1 - math.cos(math.pi * share)) / 2
 
     def _factor(self, step: int) -> float:
         total = self.total if self.total is not None else max(2, step)
-        top, last = self.peak * total - 1, total - 1
-        start = 1 / self.start_divisor
-        if step <= top:
-            return start + (1 - start) * (1 - math.cos(math.pi * step / max(top, 1))) / 2
-        end = start / self.final_divisor
-        return end + (1 - end) * (1 + math.cos(math.pi * min(1.0, (step - top) / (last - top)))) / 2
+        low = 1 / self.start_divisor / (1 if step <= self.peak * total - 1 else self.final_divisor)
+        return low + (1 - low) * self.height(step)
 
 
 class CyclicSchedule(RunSchedule):
@@ -193,17 +232,15 @@ class CyclicSchedule(RunSchedule):
         if not 0 < peak < 1:
             raise InputError(f"peak is a share of the run and must lie in (0, 1) but is {peak}")
         self.peak = peak
-        self.low_momentum = low_momentum
-        self.base_momenta = [group.get("momentum") for group in optimizer.param_groups]
-        super().__init__(optimizer, total=total)
+        momenta = [
+            (group["momentum"], low_momentum) if group.get("momentum") and low_momentum is not None else None
+            for group in optimizer.param_groups
+        ]
+        super().__init__(optimizer, total=total, momenta=momenta)
 
-    def get_lr(self) -> Any:
-        """The rates of the next step; the momentum of that step is set with them."""
-        factor = self._factor(self.last_epoch)
-        for group, base in zip(self.optimizer.param_groups, self.base_momenta, strict=True):
-            if base and self.low_momentum is not None:
-                group["momentum"] = base - (base - self.low_momentum) * factor
-        return super().get_lr()
+    def height(self, step: int) -> float:
+        """How far the rate is on its way up, from 0 to 1."""
+        return self._factor(step)
 
     def _factor(self, step: int) -> float:
         total = self.total if self.total is not None else max(1, step)

@@ -21,6 +21,7 @@ from ..modules.metrics import GroupAccuracy
 from ..modules.mixing import Mixing
 from ..modules.networks import arranged, create_network, fastest_memory_format
 from ..modules.objectives import CrossEntropy, Objective
+from ..modules.parameter_groups import parameter_groups, scale_rates
 from ..modules.run_shares import check_epochs, in_epochs, warn_if_unreached
 from ..modules.running_means import RunningMeans
 from ..modules.sample_weighting import SampleWeighting
@@ -48,6 +49,11 @@ class Classification(SampleWeighting, LightningModule):
         objective: What is minimised, per sample.
         optimizer: Called with the parameters. Default: SGD, rate 0.1, Nesterov momentum 0.9, weight decay 5e-4
             (the setting of wide residual networks, https://arxiv.org/abs/1605.07146).
+        decay_biases_and_norms: False takes weight decay from biases, norms and what the network itself exempts, such as
+            class token and position embedding.
+        layer_decay: Factor of the rate from a layer of the network to the one before it; None is none.
+        parameter_options: Options of parameters by patterns of their names, e.g. ``{"*.head.*": {lr: 0.01}}``; see
+            `parameter_groups`.
         lr_scheduler: Called with the optimizer. None keeps the rate constant.
         lr_interval: Whether the scheduler steps once per epoch or per optimizer step.
         mixup: Beta parameter of Mixup (https://arxiv.org/abs/1710.09412); 0 is off.
@@ -88,6 +94,9 @@ class Classification(SampleWeighting, LightningModule):
         optimizer: OptimizerCallable = lambda parameters: torch.optim.SGD(
             parameters, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
         ),
+        decay_biases_and_norms: bool = True,
+        layer_decay: float | None = None,
+        parameter_options: dict[str, dict[str, Any]] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["epoch", "step"] = "epoch",
         mixup: float = 0.0,
@@ -124,6 +133,11 @@ class Classification(SampleWeighting, LightningModule):
         self.in_chans = in_chans
         self.objective = objective if objective is not None else CrossEntropy()
         self.optimizer = optimizer
+        self.grouping: dict[str, Any] = {
+            "decay_biases_and_norms": decay_biases_and_norms,
+            "layer_decay": layer_decay,
+            "parameter_options": parameter_options,
+        }
         self.lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
         self.mixing = None
@@ -154,7 +168,6 @@ class Classification(SampleWeighting, LightningModule):
             self.groups.update({stage: GroupAccuracy(class_groups, num_classes=num_classes) for stage in _EVALUATIONS})
         self._means = RunningMeans()
         self._seen_stages: set[str] = set()
-        self._random_state: dict[str, Tensor] | None = None
         self._trained_epoch = 0
         self._trained_run_epochs: int | None = None
         self._mixing_ratio = 1.0
@@ -243,21 +256,18 @@ class Classification(SampleWeighting, LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over all trainable parameters, with the schedule where there is one."""
-        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        groups = parameter_groups(self, self.network, **self.grouping)
+        optimizer = self.optimizer(groups)
+        scale_rates(optimizer)
         if self.lr_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer)}
-
-    def schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Lightning's description of an optimizer's schedule, fitted to the length of the run."""
-        assert self.lr_scheduler is not None
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, RunSchedule) and scheduler.total is None:
             scheduler.fit_to(run_length(self.trainer, self.lr_interval))
         config: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_interval}
         if isinstance(scheduler, ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor
-        return config
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     def teardown(self, stage: str) -> None:
         """Let the objective write what it has gathered."""
@@ -270,33 +280,24 @@ class Classification(SampleWeighting, LightningModule):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the generators that dropout and the like draw from, and facts that a student of this network needs."""
-        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        """Keep the epoch's means so far, and facts that a student of this network needs."""
         checkpoint["means"] = self._means.state_dict(self.trainer)
         checkpoint["data_facts"] = self._data_facts
         checkpoint["run_epochs"] = self._run_epochs()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the generators' state until training goes on."""
-        self._random_state = checkpoint.get("random_state")
+        """Go on with the epoch's means."""
         self._means.load_state_dict(checkpoint.get("means", {}))
         self._trained_epoch = checkpoint.get("epoch", 0)
         self._trained_run_epochs = checkpoint.get("run_epochs")
 
     def on_train_start(self) -> None:
-        """Warn of what the run is too short for, and put the generators where the interrupted run left them."""
+        """Warn of what the run is too short for."""
         self.objective.run_epochs = self._run_epochs()
         self.objective.check_run()
         if self.mixing is not None:
             effect = "Mixup and CutMix never end"
             warn_if_unreached(self.mix_epochs, self._run_epochs(), name="mix_epochs", effect=effect)
-        if self._random_state is not None:
-            torch.set_rng_state(self._random_state["cpu"].cpu())
-            if "cuda" in self._random_state and self.device.type == "cuda":
-                torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
-            self._random_state = None
 
     def _training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """As `_losses`, of a training batch."""

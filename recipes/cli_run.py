@@ -21,6 +21,7 @@ from .. import callbacks, datamodules, recipes
 from ..callbacks.graceful_interrupt import GracefulExit
 from ..modules.errors import InputError
 from ..modules.files import replaced
+from ..modules.optimizers import LARS
 from . import cli_configs
 from .cli_callbacks import check_unique, default_callbacks, default_loggers
 from .cli_checkpoint import check_checkpoint
@@ -33,6 +34,7 @@ from .cli_trainer import RecipesTrainer
 
 # Classes have short names once they are imported, which recipes are only when they are asked for.
 _IMPORTED = [getattr(package, name) for package in (recipes, callbacks, datamodules) for name in package.__all__]
+_IMPORTED.append(LARS)
 
 # What a model learns from the data: arguments of the one, attributes of the other.
 _LINKED = ("num_classes", "in_chans", "image_size", "mean", "std")

@@ -32,14 +32,34 @@ def test_milestones_equal_torchs_at_the_epochs_they_stand_for():
 
 
 @pytest.mark.parametrize("total", [20, 100, 333])
-def test_one_cycle_equals_torchs(total):
-    ours = rates(OneCycleSchedule, total)
-    torchs = rates(
-        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=1.0, total_steps=total, cycle_momentum=False),
-        total,
-        fit=False,
-    )
-    assert ours == pytest.approx(torchs)
+@pytest.mark.parametrize("momentum", [0.9, 0.0, "adam"])
+def test_one_cycle_equals_torchs_rate_and_momentum(total, momentum):
+    """OneCycleLR cycles momentum by default, also of an optimizer that was given none."""
+    found = []
+    for build in (OneCycleSchedule, lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.2, total_steps=total)):
+        weights = [torch.zeros(1, requires_grad=True)]
+        adam = momentum == "adam"
+        optimizer = torch.optim.Adam(weights, lr=0.2) if adam else torch.optim.SGD(weights, lr=0.2, momentum=momentum)
+        scheduler = build(optimizer)
+        if build is OneCycleSchedule:
+            scheduler.fit_to(total)
+        values = []
+        for step in range(total):
+            group = optimizer.param_groups[0]
+            values += [group["lr"], group["betas"][0] if adam else group["momentum"]]
+            optimizer.step()
+            if step < total - 1:
+                scheduler.step()
+        found.append(values)
+    assert found[0] == pytest.approx(found[1])
+    assert min(found[0][1::2]) == pytest.approx(0.85, abs=0.002)
+    assert max(found[0][1::2]) == pytest.approx(0.95)
+
+
+def test_one_cycle_can_leave_momentum_alone():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.2, momentum=0.9)
+    OneCycleSchedule(optimizer, low_momentum=None).fit_to(10)
+    assert optimizer.param_groups[0]["momentum"] == 0.9
 
 
 @pytest.mark.parametrize(
