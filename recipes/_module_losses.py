@@ -41,8 +41,13 @@ def module_losses(
     layers: Sequence[nn.Module], head: LocalHead, inputs: Tensor, batch: ModuleBatch
 ) -> tuple[Tensor, Tensor]:
     """Return the features of a module and its head's losses ``(N,)``."""
-    features = call(layers, inputs)
+    features = call(layers, kept_input(head, inputs))
     return features, head(features, batch.local(inputs))
+
+
+def kept_input(head: LocalHead, inputs: Tensor) -> Tensor:
+    """Return what a module is given: a copy if its head reads the input, which a layer may change in place."""
+    return inputs.clone() if any(getattr(part, "reads_inputs", False) for part in head.modules()) else inputs
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from ..modules.auxiliary import Auxiliary, Cut, LocalHead
@@ -22,7 +22,7 @@ from ..modules.normalised import register_statistics, statistics_of_data
 from ..modules.partition import Partition, partition
 from ..modules.strategies import keeps_weights_whole
 from ._local_checks import check_pixels, check_stepping_apart, check_trainer_for_steps, last_units
-from ._module_losses import ModuleBatch, call, compiled, module_losses
+from ._module_losses import ModuleBatch, call, compiled, kept_input, module_losses
 from .classification import Classification
 
 
@@ -207,6 +207,9 @@ class LocalLearning(Classification):
         """Let all processes begin with the same weights; DDP sees to those of the last module."""
         self._parameters_of = [self.module_parameters(index) for index in range(self.num_modules)]
         self._reached.clear()
+        sizes = [sum(p.numel() for p in part.parameters() if p.requires_grad) for part in (self.network, self.heads)]
+        count = f"{len(self.heads)} head{'s' * (len(self.heads) != 1)}"
+        rank_zero_info(f"Trained parameters: network {sizes[0]:,}, {count} {sizes[1]:,}")
         if self.heads and self.trainer.world_size > 1:
             named = dict(self.named_parameters())
             for name in self._ddp_params_and_buffers_to_ignore:
@@ -273,13 +276,13 @@ class LocalLearning(Classification):
                     " checkpointing, or name other units"
                 )
             inputs = self._learnt(index, features, head(features, known.local(inputs)), local)
-            return inputs
+            return kept_input(self.heads[index + 1], inputs) if index + 1 < len(self.heads) else inputs  # type: ignore
 
         with contextlib.ExitStack() as stack:
             for index, (name, head) in enumerate(zip(self._cuts, self.heads, strict=True)):
                 layer = self.network.get_submodule(name)
                 stack.callback(layer.register_forward_hook(partial(hook, index, head)).remove)  # pyright: ignore
-            logits = self(images)
+            logits = self(kept_input(self.heads[0], images))  # type: ignore[arg-type]
         if len(local) != len(self.heads):
             raise InputError(
                 f"only {len(local)} of {len(self.heads)} modules were trained in this step, as the network did not run"

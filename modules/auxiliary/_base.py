@@ -67,6 +67,9 @@ class LocalHead(nn.Module):
     reads_pixels: bool = False
     """Whether it reads the images in [0, 1], for which the recipe must know the data's mean and std."""
 
+    reads_inputs: bool = False
+    """Whether it reads the module's input, which is kept from layers that work in place then."""
+
     def forward(self, features: Tensor, batch: LocalBatch) -> Tensor:
         """Losses ``(N,)`` of the module's features.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -49,7 +50,9 @@ class AugLocal(Auxiliary):
     Paper: https://arxiv.org/abs/2402.17318. Basic blocks of this project's CIFAR ResNets are built anew for the width
     they get, as in the released code: a block halves the image for each doubling of the width, but once at most, and
     leaves the rest to the next. Units of other networks are copied as they are, behind a 1x1 convolution (tokens: a
-    linear layer) where the shape does not fit; the released code has no such networks. Unlike there, a head of depth 1
+    linear layer) where the shape does not fit; the released code has no such networks. Behind the units comes a copy of
+    the network's end, or the mean of the map and a linear layer where the end has hidden layers that outweigh the
+    units, as VGG's have. Unlike in the released code, a head of depth 1
     has no batch normalisation in front of its classifier, so a batch of one image does no harm.
 
     Args:
@@ -87,8 +90,10 @@ class AugLocal(Auxiliary):
                 layers.append(fresh_copy(nn.Sequential(*unit)))
                 shape = unit.outputs
         tail = cut.partition.tail
-        layers += [fresh_copy(layer) for layer in tail]
-        if not tail.complete:
+        copied = tail.complete and not _outweighs(tail, layers)
+        if copied or not tail.complete:
+            layers += [fresh_copy(layer) for layer in tail]
+        if not copied:
             tokens = cut.units[-1].outputs
             readout = Readout(
                 tokens,
@@ -98,6 +103,13 @@ class AugLocal(Auxiliary):
             )
             layers.append(readout)
         return ClassifierHead(nn.Sequential(*layers))
+
+
+def _outweighs(tail: Iterable[nn.Module], units: Iterable[nn.Module]) -> bool:
+    """Whether a network's end has hidden layers, as VGG has, and more parameters than the units in front of it."""
+    hidden = sum(parameter.ndim > 1 for layer in tail for parameter in layer.parameters()) > 1
+    sizes = [sum(p.numel() for layer in layers for p in layer.parameters()) for layers in (tail, units)]
+    return hidden and sizes[0] > sizes[1]
 
 
 class ClassifierHead(LocalHead):

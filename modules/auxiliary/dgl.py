@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from ..checks import one_of
+from ..networks._blocks import he_initialization
 from ._base import Auxiliary, Cut, LocalHead
 from ._maps import ToMaps
 from .auglocal import ClassifierHead
@@ -15,42 +16,60 @@ from .auglocal import ClassifierHead
 class DGL(Auxiliary):
     """Decoupled greedy learning: a classifier on the module's features, without gradient between modules.
 
-    Paper: https://arxiv.org/abs/1901.08164. Tokens are taken as a square map.
+    Paper: https://arxiv.org/abs/1901.08164. Tokens are taken as a square map. All heads but "linear" normalise by
+    batch.
 
     Args:
         head: "mlp-sr" pools the map to a quarter of its height and width, applies three 1x1 convolutions, pools to 2x2
-            pixels and ends in three linear layers, and is what the paper's results are of; "mlp" is that without the
-            convolutions; "cnn" is two 3x3 convolutions and one linear layer; "linear" is the mean of the map and one
-            linear layer. All but the last normalise by batch.
+            pixels and ends in hidden linear layers of 4C units, C being the channels, and a linear one; it is what the
+            paper's results are of. "mlp" is that without the convolutions. "cnn" is two 3x3 convolutions and one linear
+            layer. "linear" is the mean of the map and one linear layer.
+        source: Whose heads. "auglocal", the code of AugLocal, in which DGL is the baseline that its and MAN's tables
+            show: two hidden layers without biases, and He-normal convolutions; its "cnn", which is ours, classifies the
+            mean of the map. "dgl", the code of the paper: three hidden layers with biases, PyTorch's initialization,
+            and "cnn" pools to 2x2 pixels and normalises them.
 
     Raises:
-        InputError: If ``head`` is unknown.
+        InputError: If ``head`` or ``source`` is unknown.
     """
 
-    def __init__(self, head: Literal["mlp-sr", "mlp", "cnn", "linear"] = "mlp-sr") -> None:
+    def __init__(
+        self,
+        head: Literal["mlp-sr", "mlp", "cnn", "linear"] = "mlp-sr",
+        *,
+        source: Literal["auglocal", "dgl"] = "auglocal",
+    ) -> None:
         one_of(("mlp-sr", "mlp", "cnn", "linear"), head=head)
+        one_of(("auglocal", "dgl"), source=source)
         self.head = head
+        self.source = source
 
     def build(self, cut: Cut) -> LocalHead:
         """The head behind one module."""
         maps = ToMaps(cut.features, channels_last=cut.channels_last)
         channels, height, width = maps.shape
+        papers = self.source == "dgl"
         layers: list[nn.Module] = [maps]
-        if self.head == "mlp-sr":
+        if self.head == "mlp-sr" or (papers and self.head == "mlp"):
             layers.append(nn.AdaptiveAvgPool2d((-(-height // 4), -(-width // 4))))
-            for _ in range(3):
-                layers += convolution(channels, channels, 1)
-        elif self.head == "cnn":
-            for _ in range(2):
-                layers += convolution(channels, channels, 3)
-        if self.head in ("linear", "cnn"):
+        if self.head in ("mlp-sr", "cnn"):
+            for _ in range(3 if self.head == "mlp-sr" else 2):
+                layers += convolution(channels, channels, 1 if self.head == "mlp-sr" else 3)
+        if self.head == "linear" or (self.head == "cnn" and not papers):
             layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, cut.num_classes)]
+        elif self.head == "cnn":
+            layers += [nn.AdaptiveAvgPool2d(2), nn.BatchNorm2d(channels), nn.Flatten()]
+            layers.append(nn.Linear(4 * channels, cut.num_classes))
         else:
             layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten()]
-            for _ in range(2):
-                layers += [nn.Linear(4 * channels, 4 * channels, bias=False), nn.BatchNorm1d(4 * channels), nn.ReLU()]
-            layers.append(nn.Linear(4 * channels, cut.num_classes))
-        return ClassifierHead(nn.Sequential(*layers))
+            size = 4 * channels
+            for _ in range(3 if papers else 2):
+                layers += [nn.Linear(size, size, bias=papers), nn.BatchNorm1d(size), nn.ReLU()]
+            layers.append(nn.Linear(size, cut.num_classes))
+        network = nn.Sequential(*layers)
+        if not papers:
+            he_initialization(network)
+        return ClassifierHead(network)
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:

@@ -64,6 +64,7 @@ class ReconstructionHead(LocalHead):
         self.inputs = inputs
         self.weight = weight
         self.normalise = normalise
+        self.reads_inputs = bool(weight)
         ratio = max(1, math.ceil(inputs.shape[1] / features.shape[1]))
         self.decoder = None
         if weight:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..checks import at_least, check, one_of
 from ..errors import InputError
+from ..networks._blocks import he_initialization
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead, first_and_last
 from ._maps import ToMaps, at_least_single, cosines
 from .dgl import convolution
@@ -24,7 +25,7 @@ class InfoPro(Auxiliary):
     the image, in [0, 1], plus ``task`` times the objective of a classifier, or a supervised contrastive loss. Both
     weights go linearly from the first head to the last. (MAN's released code goes by the stage of the network, which
     with few modules makes weights negative; that is not repeated here.) The pixels are known by the recipe's ``mean``
-    and ``std``.
+    and ``std``. Convolutions are normal with variance 2 / fan-out, the decoder's too, as in the authors' code.
 
     Args:
         mode: "softmax" trains a classifier by the run's objective, "contrast" features of unit length by the
@@ -158,7 +159,9 @@ def contrastive_loss(features: Tensor, labels: Tensor, *, temperature: float = 0
 
 def image_decoder(channels: int, in_chans: int) -> nn.Module:
     """Two 3x3 convolutions from feature maps of the image's size to its channels, as in the authors' code."""
-    return nn.Sequential(*convolution(channels, 12, 3), nn.Conv2d(12, in_chans, 3, padding=1))
+    decoder = nn.Sequential(*convolution(channels, 12, 3), nn.Conv2d(12, in_chans, 3, padding=1))
+    he_initialization(decoder)
+    return decoder
 
 
 def classifier(channels: int, size: int, *, convolutions: int, linear: int, hidden: int) -> nn.Module:
@@ -173,4 +176,6 @@ def classifier(channels: int, size: int, *, convolutions: int, linear: int, hidd
     for _ in range(linear - 1):
         layers += [nn.Linear(channels, hidden), nn.ReLU()]
         channels = hidden
-    return nn.Sequential(*layers, nn.Linear(channels, size))
+    network = nn.Sequential(*layers, nn.Linear(channels, size))
+    he_initialization(network)
+    return network

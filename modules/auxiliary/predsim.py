@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +21,8 @@ class PredSim(Auxiliary):
 
     Args:
         similarity: Weight of the similarities, 0.99 in the authors' code.
-        features: Largest number of pooled features that the classifier gets, 4096 in the authors' code.
+        features: Largest number of pooled features that the classifier gets, 4096 in the authors' code. Height and
+            width of the map are halved in turn, height first, until they fit.
 
     Raises:
         InputError: If ``similarity`` is outside [0, 1] or ``features`` is less than 1.
@@ -39,8 +38,28 @@ class PredSim(Auxiliary):
         """The head behind one module."""
         maps = ToMaps(cut.features, channels_last=cut.channels_last)
         channels, height, width = maps.shape
-        side = min(height, width, max(1, math.isqrt(self.features // channels)))
-        return PredSimHead(maps, side, cut.num_classes, similarity=self.similarity)
+        size = pooled_size(channels, height, width, features=self.features)
+        return PredSimHead(maps, size, cut.num_classes, similarity=self.similarity)
+
+
+def pooled_size(channels: int, height: int, width: int, *, features: int) -> tuple[int, int]:
+    """Return the height and width that a map is pooled to: halved in turn, height first, until its features fit.
+
+    Args:
+        channels: Channels of the map.
+        height: Its height.
+        width: Its width.
+        features: Largest product of all three.
+
+    Examples:
+        >>> pooled_size(128, 32, 32, features=4096)
+        (4, 8)
+    """
+    size, next_side = [height, width], 0
+    while channels * size[0] * size[1] > features and max(size) > 1:
+        size[next_side] = -(-size[next_side] // 2)
+        next_side = 1 - next_side
+    return size[0], size[1]
 
 
 class PredSimHead(LocalHead):
@@ -48,12 +67,12 @@ class PredSimHead(LocalHead):
 
     Args:
         maps: Arranges the features as maps.
-        side: Height and width that maps are pooled to for the classifier.
+        size: Height and width that maps are pooled to for the classifier.
         num_classes: Number of classes.
         similarity: Weight of the similarities.
     """
 
-    def __init__(self, maps: ToMaps, side: int, num_classes: int, *, similarity: float) -> None:
+    def __init__(self, maps: ToMaps, size: tuple[int, int], num_classes: int, *, similarity: float) -> None:
         super().__init__()
         channels = maps.channels
         self.maps = maps
@@ -61,10 +80,10 @@ class PredSimHead(LocalHead):
         self.num_classes = num_classes
         self.predict = self.compare = None
         if similarity < 1:
-            classifier = nn.Linear(channels * side**2, num_classes)
+            classifier = nn.Linear(channels * size[0] * size[1], num_classes)
             # As in the authors' code, so that the classifier does not disturb the features at first.
             nn.init.zeros_(classifier.weight)
-            self.predict = nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Flatten(), classifier)
+            self.predict = nn.Sequential(nn.AdaptiveAvgPool2d(size), nn.Flatten(), classifier)
         if similarity > 0:
             self.compare = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 

@@ -249,7 +249,7 @@ def test_predsim_mixes_its_two_losses():
         (similarities(both.compare(features)) - similarities(F.one_hot(known.labels, 10).float())).square().mean(1)
     )
     torch.testing.assert_close(both(features, known), 0.25 * math.log(10) + 0.75 * compared)
-    assert both.predict[0].output_size == 16  # 16 channels of 16x16 pixels are 4096 features
+    assert both.predict[0].output_size == (16, 16)  # 16 channels of 16x16 pixels are 4096 features
 
 
 # -- feature reconstruction, DGL ---------------------------------------------------------------------------------------
