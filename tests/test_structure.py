@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 
 try:
     import tomllib
@@ -41,6 +42,19 @@ def imported_packages(path):
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
             yield from (name for name in names if name.startswith("lightning_recipes"))
+
+
+def test_only_small_files_in_known_folders_are_committed():
+    """So that what an experiment left in the folder is not."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a clone")
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    known = {*PACKAGES, ".ci", "benchmarks", "docs", "examples", "results", "tests"}
+    assert {path.relative_to(ROOT).parts[0] for path in paths if path.parent != ROOT} <= known
+    allowed = {".md", ".toml", ".txt", ""}
+    assert {path.name for path in paths if path.parent == ROOT and path.suffix not in allowed} == set()
+    assert max(path.stat().st_size for path in paths) < 500_000
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
