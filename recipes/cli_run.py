@@ -22,7 +22,7 @@ from ..callbacks.graceful_interrupt import GracefulExit
 from ..modules.errors import InputError
 from ..modules.files import replaced
 from ..modules.optimizers import LARS
-from . import cli_configs
+from . import cli_configs, cli_lists
 from .cli_callbacks import check_unique, default_callbacks, default_loggers
 from .cli_checkpoint import check_checkpoint
 from .cli_loss_weights import drop_weights_of_another_loss
@@ -156,8 +156,12 @@ class RecipesCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given to this object and not those of the process."""
-        self.config = parser.parse_args(self.arguments)
+        words, of_class = cli_lists.expand(self.arguments, self.configs)
+        self.config = parser.parse_args(words)
+        if of_class:
+            self.config = parser.parse_args([*words, *cli_lists.with_options_of_classes(self.settings, of_class)])
         settings = self.settings
+        cli_lists.warn_of_replaced_lists(self.arguments, self.configs)
         drop_weights_of_another_loss(settings.model, self.configs, self.arguments)
         if settings.name is None:
             settings.name = "+".join(map(cli_configs.run_name, self.configs)) or "unnamed"

@@ -1,9 +1,12 @@
 """Several `-c`, by any name, merged left to right."""
 
+import itertools
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from lightning_recipes.recipes import cli_catalog, cli_configs, cli_run
 
 
 @pytest.fixture
@@ -18,6 +21,13 @@ def resolved(recipes):
         return content
 
     return resolve
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """The options of a run, parsed only."""
+    monkeypatch.setattr(cli_run.RecipesCLI, "instantiate_classes", lambda self: None)
+    return lambda options: cli_run.RecipesCLI(*cli_configs.resolve(["fit", *shlex.split(options)])).settings
 
 
 def test_a_name_goes_with_or_without_its_ending_and_a_file_may_be_anywhere(resolved, recipes, tmp_path):
@@ -73,3 +83,102 @@ def test_overlay_of_the_model_may_follow_one_that_appends(resolved):
 def test_file_of_the_name_of_a_shipped_recipe_wins(resolved):
     Path("fast").write_text("trainer: {max_epochs: 7}\n")
     assert resolved("-c digits/supervised -c fast")["trainer"]["max_epochs"] == 7
+
+
+@pytest.fixture
+def lists():
+    """The classes that each shipped overlay brings to a list."""
+    lists = {}
+    for name in cli_catalog.names("overlays"):
+        trainer = yaml.safe_load(cli_catalog.find(name).read_text()).get("trainer") or {}
+        assert not {"callbacks", "logger"} & trainer.keys(), f"{name} replaces a list: write `+` after the key"
+        found = [item["class_path"] for key in ("callbacks+", "logger+") for item in trainer.get(key, [])]
+        if found:
+            lists[name] = set(found)
+    assert len(lists) >= 10
+    return lists
+
+
+def classes(settings):
+    items = [*(settings.trainer.callbacks or []), *(settings.trainer.logger or [])]
+    return {item.class_path.rpartition(".")[2] for item in items}
+
+
+def test_callbacks_and_loggers_of_all_overlays_add_up(parsed, lists):
+    for order in (sorted(lists), sorted(lists, reverse=True)):
+        settings = parsed("-c digits/supervised -c " + " -c ".join(order))
+        assert classes(settings) == set().union(*lists.values())
+
+
+@pytest.mark.slow
+def test_callbacks_and_loggers_of_each_pair_of_overlays_add_up(parsed, lists):
+    for first, second in itertools.permutations(lists, 2):
+        assert classes(parsed(f"-c digits/supervised -c {first} -c {second}")) == lists[first] | lists[second]
+
+
+def prune_ratio_and_decay(settings):
+    arguments = {item.class_path.rpartition(".")[2]: item.init_args for item in settings.trainer.callbacks}
+    return arguments["InfoBatch"].prune_ratio, arguments["EMAWeightAveraging"].decay
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-c digits/infobatch -c ema --trainer.callbacks.InfoBatch.prune_ratio 0.7 --trainer.callbacks.decay 0.9",
+        "--trainer.callbacks.InfoBatch.prune_ratio=7e-1 -c digits/supervised -c infobatch -c ema"
+        " --trainer.callbacks.EMAWeightAveraging.decay 0.9",
+        "-c digits/infobatch -c dotted.json --trainer.callbacks+ EMAWeightAveraging --trainer.callbacks.decay 0.9",
+        "-c digits/supervised -c infobatch -c last.json -c ema -c nested.yaml",
+    ],
+)
+def test_option_of_a_callback_by_its_class(parsed, options):
+    Path("dotted.json").write_text('{"trainer.callbacks.InfoBatch.prune_ratio": 0.7}')
+    Path("last.json").write_text('{"trainer.callbacks.prune_ratio": 0.7}')
+    Path("nested.yaml").write_text("trainer: {callbacks: {EMAWeightAveraging: {decay: 0.9}}}")
+    assert prune_ratio_and_decay(parsed(options)) == (0.7, 0.9)
+
+
+def test_option_of_a_logger_by_its_class(parsed):
+    trainer = parsed(
+        "-c digits/supervised -c wandb -c tensorboard --trainer.logger.WandbLogger.project p"
+        " --trainer.logger.TensorBoardLogger.name t"
+    ).trainer
+    assert [
+        (logger.class_path.rpartition(".")[2], logger.init_args.get("project"), logger.init_args.name)
+        for logger in trainer.logger
+    ] == [
+        ("WandbLogger", "p", None),
+        ("TensorBoardLogger", None, "t"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--trainer.callbacks.InfoBatch.prune_ratio 0.7", "has no callback InfoBatch (callbacks: none)"),
+        ("-c infobatch --trainer.callbacks.InfoBatch.prune_ration 0.7", "InfoBatch has no option prune_ration"),
+        ("-c infobatch --trainer.callbacks.InfoBatch.prune_ratio much", "much"),
+    ],
+)
+def test_wrong_option_of_a_callback_by_its_class(recipes, nothing_left, options, message):
+    result = recipes(f"fit TINY {options}")
+    assert result.code == 2
+    assert message in result.error
+
+
+def test_a_list_that_replaces_another_is_named(parsed):
+    Path("mine.yaml").write_text("trainer: {callbacks: [{class_path: RichModelSummary}]}")
+    with pytest.warns(
+        UserWarning, match="mine.yaml replaces the callbacks of digits/infobatch and ema, InfoBatch, EMA"
+    ):
+        parsed("-c digits/infobatch -c ema -c mine.yaml")
+    with pytest.warns(UserWarning, match="--trainer.logger replaces the logger of wandb, WandbLogger: write"):
+        parsed("-c digits/supervised -c wandb --trainer.logger TensorBoardLogger --trainer.logger.save_dir .")
+
+
+def test_dotted_keys_of_a_file_are_options(parsed):
+    Path("sweep.json").write_text('{"model.optimizer.lr": 1e-2, "trainer.max_epochs": 3, "model.optimizer": "Adam"}')
+    settings = parsed("-c digits/supervised -c sweep.json --trainer.max_epochs 4")
+    assert settings.model.init_args.optimizer.class_path == "torch.optim.Adam"
+    assert settings.model.init_args.optimizer.init_args.lr == 0.01
+    assert settings.trainer.max_epochs == 4
