@@ -223,6 +223,11 @@ def subclasses(*bases: type) -> Iterator[type]:
             yield from subclasses(cls)
 
 
+def class_of_name(name: str) -> str:
+    """The dotted path of an imported class that a recipe can name; the name itself if there is none."""
+    return next((f"{cls.__module__}.{name}" for cls in subclasses(*_BASES) if cls.__name__ == name), name)
+
+
 def defaults(path: str) -> dict[str, Any]:
     """A class's constructor arguments, those of its bases included, with their defaults; none if it is not found."""
     module, _, name = path.rpartition(".")

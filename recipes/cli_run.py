@@ -24,6 +24,7 @@ from ..modules.files import replaced
 from ..modules.optimizers import LARS
 from . import cli_configs, cli_lists
 from .cli_callbacks import check_unique, default_callbacks, default_loggers
+from .cli_changed_classes import warn_of_changed_classes
 from .cli_checkpoint import check_checkpoint
 from .cli_loss_weights import drop_weights_of_another_loss
 from .cli_parser import RecipesParser
@@ -161,6 +162,7 @@ class RecipesCLI(LightningCLI):
         if of_class:
             self.config = parser.parse_args([*words, *cli_lists.with_options_of_classes(self.settings, of_class)])
         settings = self.settings
+        warn_of_changed_classes(settings, self.configs, self.arguments)
         cli_lists.warn_of_replaced_lists(self.arguments, self.configs)
         drop_weights_of_another_loss(settings.model, self.configs, self.arguments)
         if settings.name is None:

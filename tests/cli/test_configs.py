@@ -2,6 +2,7 @@
 
 import itertools
 import shlex
+import warnings
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,37 @@ def test_dotted_keys_of_a_file_are_options(parsed):
     assert settings.model.init_args.optimizer.class_path == "torch.optim.Adam"
     assert settings.model.init_args.optimizer.init_args.lr == 0.01
     assert settings.trainer.max_epochs == 4
+
+
+CHANGED = {
+    "-c digits/supervised --model.optimizer AdamW": (
+        "model.optimizer AdamW replaces SGD of digits/supervised: it keeps lr 0.1 (its own: 0.001), weight_decay 0.0005"
+        " (its own: 0.01) and leaves out momentum 0.9, nesterov True"
+    ),
+    "-c digits/supervised --model.optimizer AdamW --model.optimizer.lr 0.001 --model.optimizer.weight_decay=0.01": (
+        "model.optimizer AdamW replaces SGD of digits/supervised: it leaves out momentum 0.9, nesterov True"
+    ),
+    "-c digits/kd --model.objective.loss DIST": (
+        "model.objective.loss DIST replaces KD of digits/kd: it keeps temperature 4 (its own: 1)"
+    ),
+    "-c digits/supervised -c adam.yaml": (
+        "model.optimizer Adam replaces SGD of digits/supervised: it keeps weight_decay 0.0005 (its own: 0) and"
+        " leaves out momentum 0.9, nesterov True"
+    ),
+}
+
+
+@pytest.mark.parametrize("options", CHANGED)
+def test_a_changed_class_says_which_values_it_keeps(parsed, options):
+    Path("adam.yaml").write_text(
+        "model: {init_args: {optimizer: {class_path: torch.optim.Adam, init_args: {lr: 1e-3}}}}"
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        parsed(options)
+    assert CHANGED[options] in [str(warning.message) for warning in caught]
+
+
+def test_nothing_is_said_of_a_class_that_stays(parsed, recwarn):
+    parsed("-c digits/kd --model.optimizer SGD --model.optimizer.lr 0.2")
+    assert not [str(warning.message) for warning in recwarn if "replaces" in str(warning.message)]
