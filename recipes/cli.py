@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -32,10 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments and arguments[0] in _TRAINER_COMMANDS:
+            from .cli_classes import help_of_all
             from .cli_run import run
 
-            return run(arguments)
-        return _front(arguments)
+            return 0 if help_of_all(arguments) else run(arguments)
+        code = _front(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -54,7 +61,10 @@ def _front(arguments: list[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"lightning-recipes {version('lightning-recipes')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    commands.add_parser("list", help="list the shipped recipes and overlays", allow_abbrev=False)
+    listed = commands.add_parser("list", help="list the shipped recipes and overlays, or classes", allow_abbrev=False)
+    listed.add_argument(
+        "word", nargs="?", help=f"only recipes with this word, or a kind of class: {', '.join(cli_catalog.KINDS)}"
+    )
     show = commands.add_parser("show", help="print a shipped recipe", allow_abbrev=False)
     show.add_argument("name", help="as `recipes list` prints it, e.g. digits/supervised")
     copy = commands.add_parser("copy", help="copy a shipped recipe to a file of your own", allow_abbrev=False)
@@ -68,7 +78,12 @@ def _front(arguments: list[str]) -> int:
         commands.add_parser(name, help=text)
     options = parser.parse_args(arguments)
     if options.command == "list":
-        cli_catalog.print_list()
+        if options.word in cli_catalog.KINDS:
+            from .cli_classes import print_classes
+
+            print_classes(options.word)
+        else:
+            cli_catalog.print_list(options.word)
     elif options.command == "show":
         print(cli_catalog.find(options.name).read_text(), end="")
     elif options.command == "copy":

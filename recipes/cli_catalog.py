@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,32 +84,69 @@ def describe(name: str) -> Recipe:
     return Recipe(name, title, header, data.get("class_path", ""), str(model.get("init_args", {}).get("network", "")))
 
 
-def print_list() -> None:
-    """Print a table of the recipes and the overlays that go with any of them."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+# What `recipes list` shows besides recipes and overlays.
+KINDS = (
+    *("callbacks", "losses", "objectives", "heads", "datamodules", "networks"),
+    *("matchings", "models", "optimizers", "schedules"),
+)
 
-    # Piped into a file or grep, a row stays one line.
-    console = Console(width=None if sys.stdout.isatty() else 1000)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("recipe", "technique", "data", "network", "expected", "time", "paper"):
-        table.add_column(column, overflow="fold")
-    for name in names():
-        recipe = describe(name)
-        head = recipe.header
-        table.add_row(
-            name,
-            *(head.get("technique", ""), recipe.data, recipe.network),
-            *(head.get("expect", ""), head.get("time", ""), head.get("paper", "")),
+
+def print_list(word: str | None = None) -> None:
+    """Print the recipes, two lines each in a terminal, and the overlays that go with any of them.
+
+    Args:
+        word: Show only what has this word in its name, title, technique, data, network or paper.
+
+    Raises:
+        InputError: If nothing has it.
+    """
+    recipes = [recipe for recipe in map(describe, names()) if _has(recipe, word)]
+    overlays = [overlay for overlay in map(describe, names("overlays")) if _has(overlay, word)]
+    if not recipes and not overlays:
+        raise InputError(
+            f"no recipe or overlay has {word!r} in it; `recipes list` shows all, or a kind of class: "
+            + ", ".join(KINDS)
         )
-    console.print(table)
-    overlays = Table(box=SIMPLE_HEAD, pad_edge=False)
-    overlays.add_column("overlay")
-    overlays.add_column("what it changes (put it after a recipe: -c cifar10/supervised -c bf16)")
-    for name in names("overlays"):
-        overlays.add_row(name, describe(name).title)
-    console.print(overlays)
+    width = _width()
+    for recipe in recipes:
+        head = recipe.header
+        expected, time, paper = (head.get(key, "") for key in ("expect", "time", "paper"))
+        if width is None:
+            print(
+                "  ".join((recipe.name, head.get("technique", ""), recipe.data, recipe.network, expected, time, paper))
+            )
+        else:
+            print(_cut(f"{recipe.name:<30} {recipe.data:<12} {recipe.network}", width))
+            print(_cut(f"    {expected}; {time}" if time != "not measured" else f"    {expected}", width))
+    if overlays:
+        print()
+        print_rows(
+            "overlay: put it after a recipe, -c cifar10/supervised -c bf16", [(o.name, o.title) for o in overlays]
+        )
+
+
+def print_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and texts in two columns, cut at the terminal's width; whole lines where there is none."""
+    width = _width()
+    first = max((len(name) for name, _ in rows), default=0)
+    print(title)
+    for name, text in rows:
+        print(_cut(f"  {name:<{first}}  {text}".rstrip(), width))
+
+
+def _has(recipe: Recipe, word: str | None) -> bool:
+    head = recipe.header
+    texts = (recipe.name, recipe.title, recipe.data, recipe.network, head.get("technique", ""), head.get("paper", ""))
+    return word is None or any(word.lower() in text.lower() for text in texts)
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None if lines go to a file or another program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
+
+
+def _cut(line: str, width: int | None) -> str:
+    return line if width is None or len(line) <= width else line[: width - 1] + "…"
 
 
 def copy(name: str, destination: str) -> Path:

@@ -12,6 +12,7 @@ import yaml
 
 from ..modules.errors import InputError
 from .cli_catalog import CONFIGS
+from .cli_catalog import names as catalog_names
 from .cli_catalog import resolve as resolve_name
 
 # Keys of a file that the command line leaves out.
@@ -44,8 +45,16 @@ def resolve(arguments: list[str]) -> tuple[list[str], dict[str, Path]]:
     """
     others, configs = [], {}
     words = iter(arguments[1:])
+    known = {*catalog_names(), *catalog_names("overlays")}
     for word in words:
         option, separator, name = word.partition("=")
+        is_value = bool(others) and others[-1].startswith("-") and "=" not in others[-1]
+        if (
+            not word.startswith("-")
+            and not is_value
+            and (word.removesuffix(".yaml") in known or word.endswith(".yaml"))
+        ):
+            raise InputError(f"write -c before the name of a recipe: recipes {arguments[0]} -c {word}")
         if re.match(r"-c[^=-]", word):
             raise InputError(f"write -c {word[2:]}, with a space")
         if option not in ("-c", "--config"):

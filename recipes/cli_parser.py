@@ -22,17 +22,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..modules.auxiliary import Auxiliary
 from ..modules.errors import InputError
 from ..modules.losses import FeatureLoss, LogitLoss
+from ..modules.matching import Matching
 from ..modules.objectives import Objective
 from .cli_configs import Place, places, plain
 
 # What a class name in a recipe can stand for, by the last part of its key.
-_BASES_OF: dict[str, tuple[type, ...]] = {
+BASES_OF: dict[str, tuple[type, ...]] = {
     **{"model": (LightningModule,), "data": (LightningDataModule,), "callbacks": (Callback,)},
     **{"objective": (Objective,), "loss": (LogitLoss, FeatureLoss), "losses": (LogitLoss, FeatureLoss)},
     **{"auxiliary": (Auxiliary,), "optimizer": (Optimizer,), "lr_scheduler": (LRScheduler,)},
-    **{"logger": (Logger,), "strategy": (Strategy,)},
+    **{"logger": (Logger,), "strategy": (Strategy,), "matching": (Matching,)},
 }
-_BASES = tuple(dict.fromkeys(itertools.chain.from_iterable(_BASES_OF.values())))
+_BASES = tuple(dict.fromkeys(itertools.chain.from_iterable(BASES_OF.values())))
 
 
 class OptionError(InputError):
@@ -97,7 +98,7 @@ class RecipesParser(LightningArgumentParser):
             )
         expected = _expected(message)
         if match := re.search(r"Expected a dot import path string: (\S+)", message):
-            bases = _BASES_OF.get(key.rpartition(".")[2].rstrip("+"), _BASES)
+            bases = BASES_OF.get(key.rpartition(".")[2].rstrip("+"), _BASES)
             names = {cls.__name__ for cls in subclasses(*bases)}
             near = difflib.get_close_matches(match[1], names, 3, 0.6)
             if near or not expected:

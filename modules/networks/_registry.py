@@ -44,6 +44,11 @@ def register(name: str, build: Callable[..., nn.Module]) -> None:
     register_model(entry)
 
 
+def own_networks() -> dict[str, Callable[..., nn.Module]]:
+    """Return the networks of this project: name in timm's registry, and what builds each."""
+    return dict(_BUILDERS)
+
+
 def create_network(
     name: str,
     *,

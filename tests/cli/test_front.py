@@ -27,6 +27,74 @@ def test_list_shows_every_recipe_and_overlay_with_what_its_head_says(recipes):
         assert any(line.split()[:1] == [name] for line in lines)
 
 
+def test_list_fits_a_terminal_of_80_columns(recipes, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = recipes("list").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 2 * len(cli_catalog.names()) + len(cli_catalog.names("overlays")) + 2
+    for name in [*cli_catalog.names(), *cli_catalog.names("overlays")]:
+        assert [line for line in lines if line.split()[:1] == [name]], name
+
+
+def test_list_shows_the_recipes_with_a_word(recipes):
+    names = [line.split()[0] for line in recipes("list InfoBatch").out.splitlines() if line]
+    assert {"digits/infobatch", "cifar10/infobatch", "infobatch"} <= set(names)
+    assert "digits/kd" not in names
+    result = recipes("list nosuchthing")
+    assert result.code == 2
+    assert "no recipe or overlay has 'nosuchthing'" in result.error
+
+
+LISTED = {
+    "callbacks": "InfoBatch",
+    "losses": "DIST",
+    "objectives": "Distillation",
+    "heads": "AugLocal",
+    "datamodules": "Digits",
+    "networks": "convnet",
+    "matchings": "DataDAM",
+    "models": "Classification",
+    "optimizers": "SGD",
+    "schedules": "CosineSchedule",
+}
+
+
+@pytest.mark.parametrize("kind", cli_catalog.KINDS)
+def test_list_shows_classes_with_the_first_line_of_their_docstring(recipes, kind):
+    lines = recipes(f"list {kind}").out.splitlines()
+    (row,) = [line.split(maxsplit=1) for line in lines if line.split()[0] == LISTED[kind]]
+    assert len(row[1]) > 10
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("model", "LocalLearning"),
+        ("model.objective.loss", "DIST"),
+        ("trainer.callbacks", "InfoBatch"),
+        ("data", "SVHN"),
+    ],
+)
+def test_help_of_an_option_without_a_class_lists_the_classes(recipes, option, name):
+    result = recipes(f"fit -c digits/kd --{option}.help")
+    assert result.code == 0
+    assert [line for line in result.out.splitlines() if line.split()[0] == name]
+
+
+def test_forgotten_c_before_a_recipe(recipes):
+    for command in ("fit digits/supervised", "fit -c digits/supervised ema", "fit my.yaml --name x"):
+        result = recipes(command)
+        assert result.code == 2
+        assert "write -c before the name of a recipe: recipes fit -c " in result.error
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    """As of `recipes list | head -1`."""
+    done = subprocess.run(f"{RECIPES} list | head -1", shell=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+
+
 def test_show_prints_the_file(recipes):
     result = recipes("show digits/supervised")
     assert result.code == 0
