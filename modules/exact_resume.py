@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, StochasticWeightAveraging, Timer
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    Timer,
+)
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -184,6 +190,10 @@ class ExactResume(Callback):
         loop = trainer.fit_loop
         trainer._logger_connector._callback_metrics.update(position["metrics"])
         self._has_lost_accumulation = not self._is_over()
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint) and _has_saved(callback, trainer.global_step):
+                # It would save again after the next batch, where gradients may be half accumulated.
+                callback._last_global_step_saved = trainer.global_step
         if self._is_over():
             _go_on_normally(trainer)
             if self._point == "epoch_end":
@@ -255,6 +265,12 @@ def _to_log(trainer: Trainer) -> dict[str, Any]:
     ):
         return {}
     return {name: value.detach().cpu() for name, value in connector.metrics["log"].items()}
+
+
+def _has_saved(callback: ModelCheckpoint, step: int) -> bool:
+    """Whether a callback that saves every few steps has done so at this one."""
+    every = callback._every_n_train_steps
+    return bool(every) and step % every == 0
 
 
 def _step_plateau_schedules(trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:

@@ -124,6 +124,11 @@ class BestAndLast(ModelCheckpoint):
         It is looked for where it was written, and else beside the checkpoint that the run goes on from.
         """
         here, best = Path(str(self.dirpath)), Path(state_dict["best_model_path"])
+        came_from, last = Path(self.resumed_from or ""), here / "last.ckpt"
+        if rank_zero_only.rank == 0 and came_from.parent.resolve() == here.resolve() and came_from.name != last.name:
+            # The run was killed before it wrote the last checkpoint, perhaps at its very end.
+            with replaced(last) as file:
+                shutil.copyfile(came_from, file)
         if not best.is_file() and self.resumed_from is not None:
             best = Path(self.resumed_from).parent / best.name
         if not (best.is_file() and best.parent.resolve() == here.resolve()):

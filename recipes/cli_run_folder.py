@@ -66,6 +66,7 @@ class RunFolder:
         self._created: list[Path] = []
         self._was_empty = False
         self._lock: int | None = None
+        self._claimed: Path | None = None
         trained = Path(checkpoint).parent.parent if checkpoint else None
         now = time.strftime("%Y-%m-%d_%H-%M-%S")
         if exact is not None:
@@ -121,18 +122,21 @@ class RunFolder:
 
     def _take(self, *, is_named: bool) -> None:
         """Keep other commands out until `close`."""
-        if fcntl is not None:
-            lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(lock)
-                self._created = []
-                raise InputError(
-                    f"run_dir {self.path} is being written to by another command: name another folder, or wait for its"
-                    " end"
-                ) from None
-            self._lock = lock
+        place = self.path.resolve()
+        try:
+            if place in _CLAIMED:
+                raise BlockingIOError
+            if fcntl is not None:
+                self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR)
+                # Of this process alone: the workers of a killed run, which live a little longer, do not hold it.
+                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._created = []
+            raise InputError(
+                f"run_dir {self.path} is being written to by another command: name another folder, or wait for its end"
+            ) from None
+        _CLAIMED.add(place)
+        self._claimed = place
         if is_named and not self.resumes and (self.path / "recipe.yaml").exists():
             raise InputError(
                 f"run_dir {self.path} holds a run already, which is not overwritten: name another folder, or go on with"
@@ -145,9 +149,12 @@ class RunFolder:
         Args:
             started: Whether there is something to keep.
         """
-        if self._lock is not None:
+        if self._claimed is not None:
             with contextlib.suppress(OSError):
                 (self.path / _LOCK).unlink()
+            _CLAIMED.discard(self._claimed)
+            self._claimed = None
+        if self._lock is not None:
             os.close(self._lock)
             self._lock = None
         if started or (self.path / "recipe.yaml").exists():
@@ -164,3 +171,4 @@ class RunFolder:
 
 
 _LOCK = ".lock"
+_CLAIMED: set[Path] = set()  # by this process, which a lock would let in twice

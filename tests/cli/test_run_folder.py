@@ -199,6 +199,16 @@ def test_resume_gives_the_run_that_was_not_killed(recipes, killed, logger):
     assert recipe(Path("mine")) == recipe(Path("whole"))
 
 
+def test_resume_writes_the_last_checkpoint_that_a_kill_prevented(recipes):
+    command = f"fit TINY {LONG} --run_dir mine --resume"
+    recipes(command)
+    best, last = (Path("mine/checkpoints") / name for name in ("best.ckpt", "last.ckpt"))
+    assert torch.load(best)["global_step"] == 15  # the best epoch is the last one
+    last.unlink()
+    assert recipes(command).code == 0
+    assert torch.load(last)["global_step"] == 15
+
+
 def test_resume_of_a_run_that_is_over_does_nothing(recipes):
     command = f"fit TINY {LONG} --run_dir mine --resume"
     assert recipes(command).code == 0
