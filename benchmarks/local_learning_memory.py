@@ -4,7 +4,8 @@ Random images, one thread on a CPU; all sides in one memory format and one run, 
 a whole step, of what is allocated (not weights, momentum and images, but gradients), and of what autograd keeps for
 backward passes (on a CPU only, and not for checkpointing and compiled modules, which hide it). On a GPU it is the peak
 that torch reports, all included. With "compiled", each module and its head are one function of `torch.compile`; the
-first steps, which compile, are not timed.
+first steps, which compile, are not timed. The ratio of operations is the least that the ratio of times can be at one
+speed of arithmetic; torch counts those of matrix products and convolutions, and none in compiled code.
 
     python benchmarks/local_learning_memory.py --network cifar_resnet32 --batch 64
     python benchmarks/local_learning_memory.py --methods "AugLocal d=2" "AugLocal d=2, compiled" --repeats 9
@@ -28,6 +29,7 @@ from lightning_recipes.recipes import Classification, LocalLearning  # pyright: 
 from rows import append, provenance
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
+from torch.utils.flop_counter import FlopCounterMode
 
 Step = Callable[[], None]
 
@@ -89,6 +91,13 @@ def allocated_bytes(step: Step) -> int:
         now += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
         peak = max(peak, now)
     return peak
+
+
+def operations(step: Step) -> int:
+    """Floating-point operations of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
 
 
 def seconds(step: Step) -> float:
@@ -232,6 +241,7 @@ def main() -> None:
             **facts,
             "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "allocated_mib": allocated_bytes(step) / 2**20,
+            "flops": 0 if name.endswith(", compiled") else operations(step),
             "kept_mib": 0.0 if hides_kept(name) or device.type == "cuda" else kept_bytes(model, step) / 2**20,
         }
         if device.type == "cuda":
@@ -246,7 +256,7 @@ def main() -> None:
         for name, step in sides.items():
             turns[name].append(seconds(step))
     first = rows["ordinary"]
-    base = {key: first[key] for key in ("allocated_mib", "kept_mib")}
+    base = {key: first[key] for key in ("allocated_mib", "kept_mib", "flops")}
     for name, row in rows.items():
         ratios = [ours / theirs for ours, theirs in zip(turns[name], turns["ordinary"], strict=True)]
         row["seconds"] = round(statistics.median(turns[name]), 4)
@@ -254,6 +264,8 @@ def main() -> None:
         for key, ratio in (("allocated_mib", "allocated_ratio"), ("kept_mib", "kept_ratio")):
             row[ratio] = round(row[key] / base[key], 4) if row[key] else ""
             row[key] = round(row[key], 2) if row[key] else ""
+        operations_made = row.pop("flops")
+        row["flops_ratio"] = round(operations_made / base["flops"], 3) if operations_made else ""
         print({key: value for key, value in row.items() if key not in facts}, flush=True)
         if options.write:
             append(row, "local_learning_memory")

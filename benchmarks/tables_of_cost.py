@@ -98,13 +98,14 @@ def local_memory() -> str:
             f"{float(row['kept_ratio']):.2f}" if row["kept_ratio"] else "",
             f"{float(row['seconds']):.3f}",
             f"{float(row['time_ratio']):.2f}",
+            f"{float(row['flops_ratio']):.2f}" if row["flops_ratio"] else "",
             f"{int(row['trained_parameters']) / 1e6:.2f} M",
             row["commit"],
         ]
         for row in last.values()
     ]
     header = ["network, batch", "training", "modules", "allocated MiB", "ratio", "kept, ratio", "s a step", "ratio"]
-    return table([*header, "trained", "commit"], body)
+    return table([*header, "operations, ratio", "trained", "commit"], body)
 
 
 def timm_coverage() -> str:
