@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -41,13 +42,28 @@ def subfolders(folder: str) -> list[str]:
 
 
 def image_files(folder: str) -> list[str]:
-    """Paths of the images in a folder and the folders below it, sorted; none if there is no such folder."""
-    return sorted(
-        os.path.join(place, name)
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
-    )
+    """Return the paths of the images in a folder and the folders below it, sorted; none if there is no such folder.
+
+    Raises:
+        InputError: If a link leads back to a folder above it, or a name with an image's ending is no file.
+    """
+    return sorted(_images_below(folder, (os.path.realpath(folder),))) if os.path.isdir(folder) else []
+
+
+def _images_below(folder: str, above: tuple[str, ...]) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                # Only a link can lead back up.
+                real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
+                if real in above:
+                    raise InputError(f"{entry.path} is a link to a folder that it lies in: remove the link")
+                yield from _images_below(entry.path, (*above, real))
+            elif entry.name.lower().endswith(IMG_EXTENSIONS) and not entry.name.startswith("."):
+                if not entry.is_file():
+                    state = "is a link to nothing" if not os.path.exists(entry.path) else "is a pipe or device"
+                    raise InputError(f"{entry.path} {state} and no image: remove it")
+                yield entry.path
 
 
 def labelled_files(folder: str, class_names: tuple[str, ...]) -> tuple[np.ndarray, Tensor]:

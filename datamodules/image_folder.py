@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import pil_to_tensor
 
-from ..modules.checks import check
+from ..modules.checks import check, not_negative, positive
 from ..modules.errors import InputError
 from ._base import ImageDataModule
 from ._datasets import EpochDataset, FileImages, MemoryImages
@@ -103,7 +103,8 @@ class ImageFolder(ImageDataModule):
         )
         check(len(self.mean) == in_chans, "mean", mean, f"{in_chans} numbers, one per channel")
         check(len(self.std) == in_chans, "std", std, f"{in_chans} numbers, one per channel")
-        check(color_jitter >= 0, "color_jitter", color_jitter, "at least 0")
+        positive(**{f"std[{channel}]": value for channel, value in enumerate(self.std)})
+        not_negative(color_jitter=color_jitter)
         check(0 <= random_erasing <= 1, "random_erasing", random_erasing, "in [0, 1]")
         check(len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1, "scale", scale, "two rising shares in (0, 1]")
         check(0 < crop_pct <= 1, "crop_pct", crop_pct, "in (0, 1]")

@@ -25,9 +25,9 @@ def check(valid: bool, name: str, value: object, allowed: str) -> None:
 
 
 def positive(**values: float | None) -> None:
-    """Refuse, with an `InputError`, what is zero, negative or NaN; None is passed over."""
+    """Refuse, with an `InputError`, what is zero, negative, infinite or NaN; None is passed over."""
     for name, value in values.items():
-        check(value is None or value > 0, name, value, "positive")
+        check(value is None or 0 < value < math.inf, name, value, "positive" if value != math.inf else "finite")
 
 
 def not_negative(**values: float) -> None:
@@ -37,9 +37,9 @@ def not_negative(**values: float) -> None:
 
 
 def at_least(least: int, **values: int | None) -> None:
-    """Refuse, with an `InputError`, what is less; None is passed over."""
+    """Refuse, with an `InputError`, what is less, infinite or NaN; None is passed over."""
     for name, value in values.items():
-        check(value is None or value >= least, name, value, f"at least {least}")
+        check(value is None or least <= value < math.inf, name, value, f"at least {least}")
 
 
 def one_of(choices: Sequence[str], **values: str | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from torch import Tensor
@@ -28,8 +30,10 @@ class Mixing:
 
     def __init__(self, num_classes: int, *, mixup: float = 0.0, cutmix: float = 0.0, probability: float = 1.0) -> None:
         for name, value in (("mixup", mixup), ("cutmix", cutmix)):
-            if value < 0:
-                raise InputError(f"{name} is the parameter of a Beta distribution and must be >= 0 but is {value}")
+            if not 0 <= value < math.inf:
+                raise InputError(
+                    f"{name} is the parameter of a Beta distribution and must be >= 0, and finite, but is {value}"
+                )
         if not 0 <= probability <= 1:
             raise InputError(f"mix_probability must lie in [0, 1] but is {probability}")
         self.num_classes = num_classes

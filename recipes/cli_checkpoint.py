@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
+from ..modules.checks import check
 from ..modules.errors import InputError
 
 
@@ -53,6 +56,18 @@ def check_checkpoint(path: str, model: LightningModule) -> None:
             f"ckpt_path {path} belongs to another network: {len(differing)} of {len(own)} weights differ, the first"
             f" is {differing[0]}. Use the recipe.yaml beside the checkpoint's folder."
         )
+
+
+def check_momentum(optimizers: Sequence[Optimizer]) -> None:
+    """Refuse a momentum that torch takes and that makes every step larger than the last.
+
+    Raises:
+        InputError: If a momentum is outside [0, 1).
+    """
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            momentum = group.get("momentum", 0)
+            check(0 <= momentum < 1, f"model.optimizer.momentum of {type(optimizer).__name__}", momentum, "in [0, 1)")
 
 
 def _shape(weights: dict[str, torch.Tensor], name: str) -> str:

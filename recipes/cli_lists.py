@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -111,6 +112,8 @@ def with_options_of_classes(settings: Any, of_class: Mapping[str, str]) -> list[
             target = target.setdefault(part, {})
         target = target.setdefault("init_args", {}) if "class_path" in target else target
         target[last] = _value(text)
+        if isinstance(target[last], float) and not math.isfinite(target[last]):
+            raise InputError(f"{option} must be a finite number but is {text}")
     return [f"--trainer.{key}={json.dumps(items)}" for key, items in changed.items()]
 
 

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from .. import callbacks, datamodules, recipes
 from ..callbacks.graceful_interrupt import GracefulExit
-from ..modules.errors import InputError
+from ..modules.errors import InputError, RunError
 from ..modules.files import replaced
 from ..modules.optimizers import LARS
 from . import cli_configs, cli_lists
@@ -28,6 +28,7 @@ from .cli_changed_classes import warn_of_changed_classes
 from .cli_checkpoint import check_checkpoint
 from .cli_loss_weights import drop_weights_of_another_loss
 from .cli_parser import RecipesParser
+from .cli_refusals import check_settings, explained
 from .cli_resume import wandb_run
 from .cli_run_folder import RunFolder
 from .cli_save import SaveRecipe
@@ -71,6 +72,9 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:
         if isinstance(error, MisconfigurationException) or str(error).startswith(_USER_ERRORS):
             raise InputError(str(error)[:300]) from error
+        refusal = None if isinstance(error, RunError) else explained(error, has_trained=cli.has_trained)
+        if refusal is not None:
+            raise refusal from error
         raise
     finally:
         cli.close(started=started)
@@ -91,6 +95,7 @@ class RecipesCLI(LightningCLI):
         self.command = command
         self.configs = configs
         self.folder: RunFolder | None = None
+        self._saver: SaveRecipe | None = None
         # Abbreviated options would work on the command line and fail in a file.
         options: dict[str, Any] = {"allow_abbrev": False}
         super().__init__(
@@ -111,6 +116,11 @@ class RecipesCLI(LightningCLI):
     def run_dir(self) -> Path | None:
         """Folder of the run; None for a run that writes nothing."""
         return self.folder.path if self.folder is not None else None
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether a training step was finished."""
+        return self._saver is not None and self._saver.has_trained
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that knows the files for its error messages."""
@@ -162,6 +172,7 @@ class RecipesCLI(LightningCLI):
         if of_class:
             self.config = parser.parse_args([*words, *cli_lists.with_options_of_classes(self.settings, of_class)])
         settings = self.settings
+        check_settings(settings, str(self.config.subcommand))
         warn_of_changed_classes(settings, self.configs, self.arguments)
         cli_lists.warn_of_replaced_lists(self.arguments, self.configs)
         drop_weights_of_another_loss(settings.model, self.configs, self.arguments)
@@ -184,13 +195,11 @@ class RecipesCLI(LightningCLI):
             super().instantiate_classes()
         except BaseException as error:
             self.close(started=False)
-            cause = error
-            while str(cause).startswith("Does not validate against any of the Union") and cause.__cause__:
-                cause = cause.__cause__
-            if isinstance(cause, InputError):
-                raise cause from error
-            if isinstance(cause, (ValueError, TypeError, ImportError, MisconfigurationException)):
-                raise InputError(f"{type(cause).__name__} while building the recipe: {cause}") from error
+            refusal = explained(error)
+            if refusal is not None:
+                raise refusal from error
+            if isinstance(error, (ValueError, TypeError, ImportError, MisconfigurationException)):
+                raise InputError(f"{type(error).__name__} while building the recipe: {error}") from error
             raise
 
     def before_instantiate_classes(self) -> None:
@@ -231,7 +240,8 @@ class RecipesCLI(LightningCLI):
             checkpoint=self.settings.ckpt_path,
         )
         if self.folder is not None and self.run_dir is not None:
-            chosen.append(SaveRecipe(self._parser(self.subcommand), self.recipe, self.run_dir, self.command))
+            self._saver = SaveRecipe(self._parser(self.subcommand), self.recipe, self.run_dir, self.command)
+            chosen.append(self._saver)
             kwargs |= {
                 "default_root_dir": str(self.run_dir),
                 "logger": default_loggers(

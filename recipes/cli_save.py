@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import WandbLogger
 
 from ..modules.files import replaced
+from .cli_checkpoint import check_momentum
 from .cli_resume import ROWS, WANDB_RUN, RunMetrics
 
 
@@ -31,7 +32,14 @@ class SaveRecipe(Callback):
         self.parser = parser
         self.config = config
         self.path = run_dir / "recipe.yaml"
+        self.has_trained = False
         self._is_written = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note that a step was finished."""
+        self.has_trained = True
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file: data, model and optimizer are usable, as nothing before this refused them."""
@@ -64,6 +72,7 @@ class SaveRecipe(Callback):
         """Write the file, once."""
         if self._is_written or not trainer.is_global_zero:
             return
+        check_momentum(trainer.optimizers)
         self._is_written = True
         runs = [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         text = "".join(f"# {WANDB_RUN} {run.id}\n" for run in runs[:1]) + self._text()

@@ -92,6 +92,10 @@ def _load(
             f"teacher {source} is no .ckpt of a recipe, no .safetensors of `recipes export` and no name of a network:"
             f" give the network's name, and teacher_args {{checkpoint_path: {source}}}"
         )
+    if Path(source).is_dir() and not timm.is_model(source):
+        raise InputError(
+            f"teacher {source} is a folder: name a checkpoint in it, or write local-dir:{source} for timm's"
+        )
     return _by_name(source, num_classes, in_chans, arguments, student_classes)
 
 
