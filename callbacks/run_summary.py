@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 
 from ..modules.files import replaced
+from ..modules.versions import versions
 from ._batches import count_samples
 from .graceful_interrupt import GracefulExit
 
@@ -102,6 +104,12 @@ class RunSummary(Callback):
             self.dirpath.mkdir(parents=True, exist_ok=True)
             with replaced(self.dirpath / "summary.json") as file:
                 file.write_text(json.dumps(figures, indent=2) + "\n")
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    # Lightning keeps the last value of a metric; these are the best and the costs.
+                    logger.experiment.summary.update(
+                        {name: value for name, value in figures.items() if value is not None}
+                    )
             self._print(figures)
 
     def _figures(self, trainer: Trainer, pl_module: LightningModule, samples: int) -> dict[str, Any]:
@@ -135,11 +143,12 @@ class RunSummary(Callback):
             "peak memory MiB": memory if memory is None else round(memory, 1),
             "best checkpoint": _near(getattr(checkpoints, "best_model_path", None)),
             "last checkpoint": _near(getattr(checkpoints, "last_model_path", None)),
+            "versions": versions(),
             "run folder": str(self.dirpath),
         }
 
     def _print(self, figures: dict[str, Any]) -> None:
-        shown = {name: value for name, value in figures.items() if value is not None}
+        shown = {name: value for name, value in figures.items() if value is not None and name != "versions"}
         width = max(map(len, shown))
         lines = [f"{name:<{width}}  {_text(name, value)}" for name, value in shown.items()]
         checkpoint = figures["best checkpoint"] or figures["last checkpoint"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -129,12 +128,7 @@ class ImageDataModule(LightningDataModule, ABC):
         check(num_workers >= 0, "num_workers", num_workers, "at least 0")
         check(0 <= val_fraction < 1, "val_fraction", val_fraction, "in [0, 1)")
         check(split_seed >= 0, "split_seed", split_seed, "at least 0")
-        check(
-            1 <= imbalance_ratio < math.inf,
-            "imbalance_ratio",
-            imbalance_ratio,
-            "at least 1 (largest class over smallest)",
-        )
+        check(imbalance_ratio >= 1, "imbalance_ratio", imbalance_ratio, "at least 1 (largest class over smallest)")
         check(
             subset is None or (subset >= 1 if isinstance(subset, int) else 0 < subset <= 1),
             "subset",

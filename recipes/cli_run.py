@@ -222,8 +222,12 @@ class RecipesCLI(LightningCLI):
             arguments = getattr(logger, "init_args", None)
             if arguments is not None and str(arguments.get("save_dir")) in (".", "runs"):
                 arguments.save_dir = str(self.run_dir)
-                if self.folder.resumes and "WandbLogger" in logger.class_path and arguments.get("id") is None:
-                    arguments.id = wandb_run(self.folder.path)
+                if "WandbLogger" in logger.class_path and arguments.get("id") is None:
+                    # A test goes to the wandb run of the training that wrote the checkpoint.
+                    of_checkpoint = Path(settings.ckpt_path or ".").resolve().parent.parent
+                    is_fit = self.config.subcommand == "fit"
+                    if self.folder.resumes or not is_fit:
+                        arguments.id = wandb_run(self.folder.path if is_fit else of_checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Build the trainer with the default callbacks and loggers, all of which write to the run folder."""

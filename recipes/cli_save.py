@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import WandbLogger
 
 from ..modules.files import replaced
+from ..modules.versions import versions
 from .cli_checkpoint import check_momentum
 from .cli_resume import ROWS, WANDB_RUN, RunMetrics
 
@@ -94,4 +95,5 @@ class SaveRecipe(Callback):
         }
         body = yaml.safe_dump(recipe, sort_keys=False)
         command = " ".join(self.command.split())  # an argument of several lines would end the comment
-        return f"# Complete recipe of one run, which was: {command}\n{body}"
+        with_versions = ", ".join(f"{name} {value}" for name, value in versions().items())
+        return f"# Complete recipe of one run, which was: {command}\n# with {with_versions}\n{body}"

@@ -52,6 +52,7 @@ def test_summary_says_what_the_run_did(trained):
     for which in ("best", "last"):
         assert Path(figures[f"{which} checkpoint"]).is_file()
         assert not Path(figures[f"{which} checkpoint"]).is_absolute()
+    assert figures.pop("versions").keys() >= {"lightning-recipes", "torch", "lightning"}
     for name, value in figures.items():
         assert name in trained.out
         assert not isinstance(value, str) or value in trained.out

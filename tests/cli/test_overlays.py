@@ -1,5 +1,6 @@
 """Every shipped overlay does what it says, for a step or two on the digits."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -117,8 +118,26 @@ def test_tensorboard(fitted):
 
 def test_wandb(fitted, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb = pytest.importorskip("wandb")
+    updated = {}
+    monkeypatch.setattr(wandb.sdk.wandb_summary.Summary, "update", lambda self, values: updated.update(values))
     _, result = fitted("-c wandb")
     assert (result.run / "metrics.csv").is_file()
     (copy,) = (result.run / "wandb").glob("offline-run-*/files/recipe.yaml")
     assert copy.read_text() == (result.run / "recipe.yaml").read_text()
+    figures = json.loads((result.run / "summary.json").read_text())
+    assert figures["versions"].keys() >= {"lightning-recipes", "torch", "lightning"}
+    assert "\n# with lightning-recipes " in copy.read_text()
+    assert updated["best val/accuracy"] == figures["best val/accuracy"]
+    assert {"samples", "wall seconds", "peak memory MiB"} <= updated.keys()
     assert [path.name for path in Path.cwd().iterdir()] == ["runs"]
+
+
+def test_a_test_goes_to_the_wandb_run_of_the_training(fitted, recipes, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    _, result = fitted("-c wandb")
+    (run,) = (result.run / "wandb").glob("offline-run-*")
+    done = recipes(f"test -c {result.run}/recipe.yaml --ckpt_path {result.run}/checkpoints/best.ckpt")
+    assert done.code == 0
+    (again,) = (result.run / "test").rglob("offline-run-*")
+    assert again.name.rpartition("-")[2] == run.name.rpartition("-")[2]
