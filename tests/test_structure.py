@@ -66,7 +66,7 @@ def test_packages_import_only_what_they_may(path):
 
 
 def test_every_folder_with_python_is_a_listed_package():
-    with (ROOT / "pyproject.toml").open("rb") as file:
+    with (ROOT / "py.typed", "pyproject.toml").open("rb") as file:
         listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
     folders = {path.parent.relative_to(ROOT) for path in sources()}
     assert sorted(listed) == sorted("lightning_recipes." + ".".join(folder.parts) for folder in folders)
