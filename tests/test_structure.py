@@ -52,7 +52,7 @@ def test_only_small_files_in_known_folders_are_committed():
     paths = [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     known = {*PACKAGES, ".ci", "benchmarks", "docs", "examples", "results", "tests"}
     assert {path.relative_to(ROOT).parts[0] for path in paths if path.parent != ROOT} <= known
-    allowed = {".md", ".toml", ".txt", ""}
+    allowed = {".md", ".toml", ".txt", ".typed", ""}
     assert {path.name for path in paths if path.parent == ROOT and path.suffix not in allowed} == set()
     assert max(path.stat().st_size for path in paths) < 500_000
 
@@ -66,7 +66,7 @@ def test_packages_import_only_what_they_may(path):
 
 
 def test_every_folder_with_python_is_a_listed_package():
-    with (ROOT / "py.typed", "pyproject.toml").open("rb") as file:
+    with (ROOT / "pyproject.toml").open("rb") as file:
         listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
     folders = {path.parent.relative_to(ROOT) for path in sources()}
     assert sorted(listed) == sorted("lightning_recipes." + ".".join(folder.parts) for folder in folders)
