@@ -105,7 +105,7 @@ def with_options_of_classes(settings: Any, of_class: Mapping[str, str]) -> list[
             raise InputError(
                 f"{option}: the recipe has {len(found)} {kind}s {name}; write this option in a file instead"
             )
-        target = found[0]
+        target: Any = found[0]
         *above, last = path.split(".")
         for part in above:
             target = target.setdefault("init_args", {}) if "class_path" in target else target
