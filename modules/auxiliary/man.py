@@ -56,7 +56,8 @@ class MAN(Auxiliary):
         check_auxiliary("head", self.head)
         self.momentum = momentum
         self.rule = rule
-        self.kept_units = self.head.kept_units
+        # A copy inside a copy is of the unit behind it.
+        self.kept_units = self.head.kept_units + isinstance(self.head, MAN)
 
     def build(self, cut: Cut) -> LocalHead:
         """The head behind one module."""

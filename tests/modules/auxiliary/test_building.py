@@ -5,10 +5,18 @@ import math
 import pytest
 import torch
 from helpers import trainer
-from lightning_recipes.modules.auxiliary import DGL, AugLocal, FeatureReconstruction, InfoPro, LocalBatch, PredSim
+from lightning_recipes.modules.auxiliary import (
+    DGL,
+    MAN,
+    AugLocal,
+    FeatureReconstruction,
+    InfoPro,
+    LocalBatch,
+    PredSim,
+)
 from lightning_recipes.modules.auxiliary._copies import Readout
 from lightning_recipes.recipes import LocalLearning
-from settings import digits
+from settings import digits, local
 from torch import nn
 
 
@@ -100,3 +108,12 @@ def test_a_target_is_kept_from_layers_that_work_in_place():
         return run.callback_metrics["train/local_loss_1"]
 
     assert blocks(True) == blocks(False)
+
+
+def test_a_momentum_copy_inside_another_follows_the_unit_behind():
+    model = local(MAN(MAN(DGL("linear"), momentum=0.5), momentum=0.5), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    (head,) = model.heads
+    inner, unit = head.head.average[0][0].weight, model.network.blocks[2][0].weight
+    expected = (inner + unit) / 2
+    trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(model, digits())
+    torch.testing.assert_close(head.head.average[0][0].weight, expected)

@@ -304,7 +304,7 @@ def test_heads_fit_tokens_and_maps_of_either_order(name, auxiliary):
         (lambda: InfoPro(reconstruction=(math.nan, 1.0)), "reconstruction must be one number, or two"),
         (lambda: InfoPro(hidden=0), "hidden must be"),
         (lambda: MAN("DGL"), "head must be a kind of head"),
-        (lambda: local(MAN(MAN())), "MAN needs a unit to follow"),
+        (lambda: local(MAN(MAN()), num_modules=3), "MAN needs a unit to follow"),
         (lambda: FeatureReconstruction(head=DGL), "head must be a kind of head"),
         (lambda: PredSim(similarity=1.5), "similarity must be in"),
         (lambda: PredSim(features=0), "features must be"),
