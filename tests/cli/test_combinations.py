@@ -149,7 +149,7 @@ def test_two_processes_share_one_run_folder(recipes):
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert finished.returncode == 0, finished.stderr
     (folder,) = Path("runs/digits/supervised+ddp").iterdir()
