@@ -61,8 +61,10 @@ def _take_options(content: dict[str, Any]) -> Iterator[str]:
     """Remove the keys that must be options from a file's content, and give the options."""
     for key in [key for key in content if isinstance(key, str) and "." in key]:
         yield _option(key, content.pop(key))
-    trainer = content.get("trainer")
-    for key in _LISTS if isinstance(trainer, dict) else ():
+    trainer: Any = content.get("trainer")
+    if not isinstance(trainer, dict):
+        return
+    for key in _LISTS:
         options = trainer.get(key)
         if not isinstance(options, dict) or "class_path" in options:
             continue

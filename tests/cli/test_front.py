@@ -14,7 +14,8 @@ RECIPES = str(Path(sys.executable).with_name("recipes"))
 FRONT = ["list", "show digits/supervised", "copy digits/supervised mine.yaml", "--help", "--version"]
 
 
-def test_list_shows_every_recipe_and_overlay_with_what_its_head_says(recipes):
+def test_list_shows_every_recipe_and_overlay_with_what_its_head_says(recipes, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     result = recipes("list")
     assert result.code == 0
     lines = result.out.splitlines()
