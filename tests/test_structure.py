@@ -52,7 +52,7 @@ def test_only_small_files_in_known_folders_are_committed():
     paths = [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     known = {*PACKAGES, ".ci", "benchmarks", "docs", "examples", "results", "tests"}
     assert {path.relative_to(ROOT).parts[0] for path in paths if path.parent != ROOT} <= known
-    allowed = {".md", ".toml", ".txt", ".typed", ""}
+    allowed = {".md", ".toml", ".txt", ""}
     assert {path.name for path in paths if path.parent == ROOT and path.suffix not in allowed} == set()
     assert max(path.stat().st_size for path in paths) < 500_000
 
