@@ -11,6 +11,7 @@ from .forgetting import Forgetting
 from .graceful_interrupt import GracefulInterrupt
 from .infobatch import InfoBatch, infobatch_plan
 from .keep_hardest import KeepHardest
+from .mean_of_losses import MeanOfLosses
 from .prediction_writer import PredictionWriter
 from .progress_bar import ImageProgressBar
 from .random_subset import RandomSubset
@@ -32,6 +33,7 @@ __all__ = [
     "ImageProgressBar",
     "InfoBatch",
     "KeepHardest",
+    "MeanOfLosses",
     "PredictionWriter",
     "RandomSubset",
     "RunSummary",

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adversarial_classification import AdversarialClassification
     from .classification import Classification
+    from .cli_train import train
     from .dataset_distillation import DatasetDistillation
     from .local_learning import LocalLearning
 
-__all__ = ["AdversarialClassification", "Classification", "DatasetDistillation", "LocalLearning"]
+__all__ = ["AdversarialClassification", "Classification", "DatasetDistillation", "LocalLearning", "train"]
 
 _MODULES = {
     "AdversarialClassification": "adversarial_classification",
     "Classification": "classification",
     "DatasetDistillation": "dataset_distillation",
     "LocalLearning": "local_learning",
+    "train": "cli_train",
 }
 
 

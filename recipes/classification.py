@@ -26,6 +26,7 @@ from ..modules.run_shares import check_epochs, in_epochs, warn_if_unreached
 from ..modules.running_means import RunningMeans
 from ..modules.sample_weighting import SampleWeighting
 from ..modules.sampling import run_seed
+from ..modules.starting_weights import start_from
 from ._run_facts import data_facts, run_epochs, run_length
 
 
@@ -46,14 +47,13 @@ class Classification(SampleWeighting, LightningModule):
         image_size: Height and width of an image in pixels, for networks that depend on it (``convnet``, vision
             transformers); on the command line it comes from the data.
         network_args: Further arguments of the timm network, e.g. ``{drop_path_rate: 0.1}``.
+        weights: File whose weights the network starts from, e.g. a run's ``best.ckpt``; see `start_from`.
         objective: What is minimised, per sample.
         optimizer: Called with the parameters. Default: SGD, rate 0.1, Nesterov momentum 0.9, weight decay 5e-4
             (the setting of wide residual networks, https://arxiv.org/abs/1605.07146).
-        decay_biases_and_norms: False takes weight decay from biases, norms and what the network itself exempts, such as
-            class token and position embedding.
+        decay_biases_and_norms: False takes weight decay from biases, norms and what the network itself exempts.
         layer_decay: Factor of the rate from a layer of the network to the one before it; None is none.
-        parameter_options: Options of parameters by patterns of their names, e.g. ``{"*.head.*": {lr: 0.01}}``; see
-            `parameter_groups`.
+        parameter_options: Options of parameters by patterns of their names, e.g. ``{"*.head.*": {lr: 0.01}}``.
         lr_scheduler: Called with the optimizer. None keeps the rate constant.
         lr_interval: Whether the scheduler steps once per epoch or per optimizer step.
         mixup: Beta parameter of Mixup (https://arxiv.org/abs/1710.09412); 0 is off.
@@ -90,6 +90,7 @@ class Classification(SampleWeighting, LightningModule):
         in_chans: int = 3,
         image_size: int | None = None,
         network_args: dict[str, Any] | None = None,
+        weights: str | None = None,
         objective: Objective | None = None,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.SGD(
             parameters, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
@@ -113,8 +114,7 @@ class Classification(SampleWeighting, LightningModule):
         # The command line stores the arguments as they were written; objects given in Python are left out, as a
         # checkpoint holds only plain values.
         objects = [] if _given_hyperparameters.get() else list(self._objects)
-        if isinstance(network, nn.Module):
-            objects.append("network")
+        objects += ["network"] if isinstance(network, nn.Module) else []
         self.save_hyperparameters(ignore=objects, logger=False)
         self.network: nn.Module
         if isinstance(network, str):
@@ -129,6 +129,7 @@ class Classification(SampleWeighting, LightningModule):
             raise InputError(f"network_args {network_args} need network to be a name, but it is a module")
         else:
             self.network = network
+        self.weights = weights
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.objective = objective if objective is not None else CrossEntropy()
@@ -181,12 +182,13 @@ class Classification(SampleWeighting, LightningModule):
 
     def setup(self, stage: str) -> None:
         """Compile the network where that was asked for, and tell the objective what the data knows."""
+        if self.weights is not None and stage == "fit":
+            start_from(self.network, self.weights)
         if self._compile:
             compile_network(self.network, hooked=getattr(self.objective, "student", None) is not None)
         ExactResume.attach(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
-        counts = getattr(data, "class_counts", None)
-        if counts:
+        if counts := getattr(data, "class_counts", None):
             self.objective.class_counts = counts
         self._data_facts = data_facts(data)
         if self._data_facts:

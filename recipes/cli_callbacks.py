@@ -13,9 +13,18 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from ..callbacks import ExactResume, FiniteLoss, GracefulInterrupt, ImageProgressBar, PredictionWriter, RunSummary
+from ..callbacks import (
+    ExactResume,
+    FiniteLoss,
+    GracefulInterrupt,
+    ImageProgressBar,
+    MeanOfLosses,
+    PredictionWriter,
+    RunSummary,
+)
 from ..modules.errors import InputError
 from ..modules.files import replaced
+from ..modules.sample_weighting import SampleWeighting
 from .cli_resume import RunMetrics
 
 
@@ -84,6 +93,8 @@ def default_callbacks(
         return chosen
     if missing(ExactResume):
         chosen.append(ExactResume())
+    if missing(MeanOfLosses) and not isinstance(model, SampleWeighting):
+        chosen.append(MeanOfLosses())
     if missing(FiniteLoss):
         chosen.append(FiniteLoss())
     if run_dir is None:

@@ -60,6 +60,15 @@ def run(arguments: list[str]) -> int:
         InputError: If what the user gave cannot be used.
         RunError: If the run failed after it had started.
     """
+    return completed(arguments)[0]
+
+
+def completed(arguments: list[str]) -> tuple[int, RecipesCLI]:
+    """Do what `run` does.
+
+    Returns:
+        The exit code, and the command with its trainer, model and data.
+    """
     quieten()
     load_plugins()
     cli = RecipesCLI(*cli_configs.resolve(arguments), command=shlex.join(["recipes", *arguments]))
@@ -68,7 +77,7 @@ def run(arguments: list[str]) -> int:
         cli.execute()
         started = cli.subcommand != "fit"  # a run has started when it has a recipe.yaml
     except GracefulExit as end:
-        return int(str(end.code))
+        return int(str(end.code)), cli
     except BaseException as error:
         if isinstance(error, MisconfigurationException) or str(error).startswith(_USER_ERRORS):
             raise InputError(str(error)[:300]) from error
@@ -78,7 +87,7 @@ def run(arguments: list[str]) -> int:
         raise
     finally:
         cli.close(started=started)
-    return 0
+    return 0, cli
 
 
 class RecipesCLI(LightningCLI):
