@@ -164,7 +164,7 @@ class HardLabelsOnly(CrossEntropy):
         ({"network": "cifar_resnet33"}, "no network 'cifar_resnet33'; did you mean"),
         ({"network": Logits(), "network_args": {"depth": 3}}, "network_args .* need network to be a name"),
         ({"num_classes": 1}, "num_classes must be at least 2 but is 1"),
-        ({"cutmix": -1}, "cutmix is the parameter of a Beta distribution and must be >= 0 but is -1"),
+        ({"cutmix": -1}, "cutmix is the parameter of a Beta distribution and must be >= 0, and finite, but is -1"),
     ],
 )
 def test_what_cannot_work_is_refused_when_the_recipe_is_built(arguments, message):
