@@ -82,6 +82,25 @@ def scale_rates(optimizer: Optimizer) -> None:
         group["lr"] *= group.pop("lr_scale", 1.0)
 
 
+class FoundRate:
+    """An attribute of a recipe that Lightning's `LearningRateFinder` sets; schedules follow it.
+
+    Lightning itself gives the found rate to the optimizer alone, and a schedule takes it back after its first step.
+    """
+
+    def __get__(self, recipe: Any, owner: type | None = None) -> float | None:
+        """The rate that was found; None before."""
+        return None if recipe is None else vars(recipe).get("_found_rate")
+
+    def __set__(self, recipe: Any, rate: float) -> None:
+        """Scale what schedules take for the optimizer's rate."""
+        vars(recipe)["_found_rate"] = rate
+        factor = rate / recipe.trainer.optimizers[0].defaults["lr"]
+        for config in recipe.trainer.lr_scheduler_configs:
+            if hasattr(config.scheduler, "base_lrs"):
+                config.scheduler.base_lrs = [base * factor for base in config.scheduler.base_lrs]
+
+
 def _layer_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:
     """The factor of each parameter of a network, by its id."""
     check(0 < layer_decay <= 1, "layer_decay", layer_decay, "in (0, 1]")

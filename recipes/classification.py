@@ -21,7 +21,7 @@ from ..modules.metrics import GroupAccuracy
 from ..modules.mixing import Mixing
 from ..modules.networks import arranged, create_network, fastest_memory_format
 from ..modules.objectives import CrossEntropy, Objective
-from ..modules.parameter_groups import parameter_groups, scale_rates
+from ..modules.parameter_groups import FoundRate, parameter_groups, scale_rates
 from ..modules.run_shares import check_epochs, in_epochs, warn_if_unreached
 from ..modules.running_means import RunningMeans
 from ..modules.sample_weighting import SampleWeighting
@@ -75,6 +75,8 @@ class Classification(SampleWeighting, LightningModule):
     monitor = "val/accuracy"
     """The logged value that says which checkpoint is best; the larger the better."""
     monitor_mode = "max"
+
+    learning_rate = FoundRate()
 
     train_accuracy = "accuracy"
     """What the accuracy on the training images is called in the log, after ``train/``."""
@@ -166,7 +168,9 @@ class Classification(SampleWeighting, LightningModule):
         self.test_metrics = metrics.clone(prefix="test/")
         self.groups = nn.ModuleDict()
         if class_groups is not None:
-            self.groups.update({stage: GroupAccuracy(class_groups, num_classes=num_classes) for stage in _EVALUATIONS})
+            self.groups.update(
+                {stage: GroupAccuracy(class_groups, num_classes=num_classes) for stage in ("val", "test")}
+            )
         self._means = RunningMeans()
         self._seen_stages: set[str] = set()
         self._trained_epoch = 0
@@ -258,8 +262,7 @@ class Classification(SampleWeighting, LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over all trainable parameters, with the schedule where there is one."""
-        groups = parameter_groups(self, self.network, **self.grouping)
-        optimizer = self.optimizer(groups)
+        optimizer = self.optimizer(parameter_groups(self, self.network, **self.grouping))
         scale_rates(optimizer)
         if self.lr_scheduler is None:
             return optimizer
@@ -389,9 +392,6 @@ class Classification(SampleWeighting, LightningModule):
     def _run_epochs(self) -> int | None:
         """Epochs in the run; None if it is not limited."""
         return run_epochs(self.trainer)
-
-
-_EVALUATIONS = ("val", "test")
 
 
 def _classes(labels: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from helpers import trainer
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.errors import InputError
 from lightning_recipes.modules.lr_schedules import CosineSchedule
@@ -72,6 +73,24 @@ def test_each_group_keeps_its_rate_under_a_schedule():
     run.fit(model, Digits(batch_size=16))
     rates = options_of(run.optimizers[0], network, "lr")
     assert rates["blocks.1.norm1.bias"] == pytest.approx(4 * rates["patch_embed.proj.weight"])
+
+
+def test_schedules_follow_the_rate_of_the_learning_rate_finder():
+    torch.manual_seed(0)
+    model = Classification(
+        timm.create_model("cifar_resnet8", num_classes=10, in_chans=1),
+        num_classes=10,
+        in_chans=1,
+        optimizer=lambda parameters: SGD(parameters, lr=0.1),
+        lr_scheduler=CosineSchedule,
+    )
+    finder = LearningRateFinder(min_lr=0.001, max_lr=0.5, num_training_steps=50)
+    run = trainer(max_epochs=2, limit_val_batches=0, callbacks=[finder], enable_checkpointing=True)
+    rates = []
+    model.on_train_epoch_start = lambda: rates.append(run.optimizers[0].param_groups[0]["lr"])
+    run.fit(model, Digits(batch_size=32))
+    assert 0.001 < model.learning_rate < 0.5
+    assert rates[-2:] == pytest.approx([model.learning_rate, model.learning_rate / 2])
 
 
 def test_what_the_objective_trains_is_in_the_groups_too():
