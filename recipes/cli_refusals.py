@@ -97,7 +97,7 @@ def explained(error: BaseException, *, has_trained: bool = False) -> InputError 
     if not isinstance(error, Exception) or os.environ.get("RECIPES_TRACEBACK") or not frames:
         return None
     files = [Path(frame.filename).resolve() for frame in frames]
-    if any(not _is_known(file) for file in files) or files[-1].is_relative_to(_PACKAGE):
+    if any(not _is_known(file) for file in files) or _is_ours(files[-1]):
         return None
     if has_trained and _option(frames) != "model.lr_scheduler: ":
         return None
@@ -122,8 +122,16 @@ def explained(error: BaseException, *, has_trained: bool = False) -> InputError 
 
 def _is_known(file: Path) -> bool:
     """Whether a file is ours, of an installed package, or no file at all, such as compiled code."""
-    installed = bool({"site-packages", "dist-packages"} & set(file.parts)) or file.is_relative_to(_STANDARD)
-    return installed or file.is_relative_to(_PACKAGE) or not file.is_file() or file.name == "recipes"
+    installed = bool(_INSTALLED & set(file.parts)) or file.is_relative_to(_STANDARD)
+    return installed or _is_ours(file) or not file.is_file() or file.name == "recipes"
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file is of this project; in a checkout, the environment may lie within its folder."""
+    return file.is_relative_to(_PACKAGE) and not _INSTALLED & set(file.relative_to(_PACKAGE).parts)
+
+
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 def _option(frames: traceback.StackSummary) -> str:

@@ -140,6 +140,7 @@ ON_THE_LINE = {
     "--data CIFAR10 --data.root nowhere": "CIFAR10 not found in nowhere: --data.download true fetches it",
     "--data ImageFolder --data.root nowhere": "no image folder at nowhere: unpack your images there as",
     "--ckpt_path nowhere.ckpt": "ckpt_path nowhere.ckpt is not a file",
+    "--model.optimizer.weight_decay -1": "Invalid weight_decay value: -1",
     "--ckpt_path last": "ckpt_path last means nothing before a run",
     "-c": "-c needs the name of a recipe or a file",
     "-c .": ". is a folder: name a file in it",
