@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from lightning_recipes.modules.attacks import PGD  # pyright: ignore[reportMissingImports]
 from lightning_recipes.modules.networks import create_network  # pyright: ignore[reportMissingImports]
-from lightning_recipes.modules.normalised import Normalised  # pyright: ignore[reportMissingImports]
+from lightning_recipes.modules.networks.normalized import Normalized  # pyright: ignore[reportMissingImports]
 from lightning_recipes.recipes import AdversarialClassification  # pyright: ignore[reportMissingImports]
 from rows import append, provenance
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ def our_step(network: nn.Module, pixels: Tensor, labels: Tensor) -> Callable[[],
 
 def bare_step(network: nn.Module, pixels: Tensor, labels: Tensor) -> Callable[[], Tensor]:
     """As many forward and backward passes and the same arithmetic, with nothing around them."""
-    network = Normalised(network.to(memory_format=torch.channels_last), MEAN, STD)  # type: ignore[call-overload]
+    network = Normalized(network.to(memory_format=torch.channels_last), MEAN, STD)  # type: ignore[call-overload]
     pixels, optimizer = pixels.contiguous(memory_format=torch.channels_last), optimizer_of(network)
 
     def step() -> Tensor:
@@ -72,7 +72,7 @@ def torchattacks_step(network: nn.Module, pixels: Tensor, labels: Tensor) -> Cal
     """By the package, as its documentation says: its attack, then an ordinary step."""
     import torchattacks  # pyright: ignore[reportMissingImports]
 
-    network = Normalised(network, MEAN, STD)
+    network = Normalized(network, MEAN, STD)
     attack, optimizer = torchattacks.PGD(network, eps=EPS, alpha=STEP_SIZE, steps=STEPS), optimizer_of(network)
     return lambda: update(network, attack(pixels, labels), labels, optimizer)
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning_recipes.callbacks import InfoBatch  # pyright: ignore[reportMissingImports]
-from lightning_recipes.modules.sampling import epoch_generator  # pyright: ignore[reportMissingImports]
+from lightning_recipes.modules.core.sampling import epoch_generator  # pyright: ignore[reportMissingImports]
 from lightning_recipes.recipes import Classification  # pyright: ignore[reportMissingImports]
 from rows import append, provenance
 from torch.utils.data import DataLoader, TensorDataset

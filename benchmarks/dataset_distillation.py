@@ -24,12 +24,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning_recipes.modules.matching import DataDAM  # pyright: ignore[reportMissingImports]
-from lightning_recipes.modules.networks import create_network  # pyright: ignore[reportMissingImports]
-from lightning_recipes.modules.siamese_augmentation import (  # pyright: ignore[reportMissingImports]
+from lightning_recipes.modules.augmentation.siamese import (  # pyright: ignore[reportMissingImports]
     SiameseAugmentation,
 )
-from lightning_recipes.modules.small_set_training import SmallSetTraining  # pyright: ignore[reportMissingImports]
+from lightning_recipes.modules.matching import DataDAM  # pyright: ignore[reportMissingImports]
+from lightning_recipes.modules.networks import create_network  # pyright: ignore[reportMissingImports]
+from lightning_recipes.modules.synthetic.training import SmallSetTraining  # pyright: ignore[reportMissingImports]
 from lightning_recipes.recipes import DatasetDistillation  # pyright: ignore[reportMissingImports]
 from lightning_recipes.recipes._class_batches import (  # pyright: ignore[reportMissingImports]
     ClassBatches,

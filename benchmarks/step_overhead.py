@@ -21,7 +21,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning_recipes.datamodules import CIFAR10, Digits  # pyright: ignore[reportMissingImports]
 from lightning_recipes.modules.networks import create_network  # pyright: ignore[reportMissingImports]
-from lightning_recipes.recipes.cli_run import run  # pyright: ignore[reportMissingImports]
+from lightning_recipes.recipes.cli.trainer_cli import run  # pyright: ignore[reportMissingImports]
 from rows import append, provenance
 from torch import Tensor
 

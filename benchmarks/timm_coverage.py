@@ -16,7 +16,7 @@ import warnings
 import timm
 import torch
 from lightning_recipes.modules import auxiliary  # pyright: ignore[reportMissingImports]
-from lightning_recipes.modules.errors import InputError  # pyright: ignore[reportMissingImports]
+from lightning_recipes.modules.core.errors import InputError  # pyright: ignore[reportMissingImports]
 from lightning_recipes.recipes import Classification, LocalLearning  # pyright: ignore[reportMissingImports]
 from rows import append, provenance
 from torch import nn

@@ -3,21 +3,21 @@
 from ..modules.exact_resume import ExactResume
 from .auto_attack import AutoAttack
 from .awp import AWP
-from .data_selection import DataSelection
-from .el2n import EL2N
-from .epsilon_greedy import EpsilonGreedy
-from .finite_loss import FiniteLoss
-from .forgetting import Forgetting
-from .graceful_interrupt import GracefulInterrupt
-from .infobatch import InfoBatch, infobatch_plan
-from .keep_hardest import KeepHardest
-from .mean_of_losses import MeanOfLosses
-from .prediction_writer import PredictionWriter
-from .progress_bar import ImageProgressBar
-from .random_subset import RandomSubset
-from .run_summary import RunSummary
-from .seta import SeTa
-from .ucb import UCB
+from .run.finite_loss import FiniteLoss
+from .run.graceful_interrupt import GracefulInterrupt
+from .run.mean_of_losses import MeanOfLosses
+from .run.prediction_writer import PredictionWriter
+from .run.progress_bar import ImageProgressBar
+from .run.run_summary import RunSummary
+from .selection.el2n import EL2N
+from .selection.engine.data_selection import DataSelection
+from .selection.epsilon_greedy import EpsilonGreedy
+from .selection.forgetting import Forgetting
+from .selection.infobatch import InfoBatch, infobatch_plan
+from .selection.keep_hardest import KeepHardest
+from .selection.random_subset import RandomSubset
+from .selection.seta import SeTa
+from .selection.ucb import UCB
 
 __all__ = [
     "AWP",

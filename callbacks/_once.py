@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback, Trainer
 
-from ..modules.errors import InputError
+from ..modules.core.errors import InputError
 
 
 def refuse_second(trainer: Trainer, callback: Callback) -> None:

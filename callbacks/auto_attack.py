@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from ..modules.attacks import load_autoattack, masking_signs, robustness
-from ..modules.checks import check, positive
-from ..modules.errors import InputError
-from ..modules.normalised import Normalised, channel_statistics
+from ..modules.core.checks import check, positive
+from ..modules.core.errors import InputError
+from ..modules.networks.normalized import Normalized, channel_statistics
 from ._once import refuse_second
 
 
@@ -114,7 +114,7 @@ class AutoAttack(Callback):
         _say(f"AutoAttack, {norm}, eps {eps:.4f}, on {number:,} test images: this takes a while")
         # What is made in inference mode cannot be part of a graph.
         with torch.inference_mode(False):
-            network = Normalised(pl_module, mean, std).to(pl_module.device)
+            network = Normalized(pl_module, mean, std).to(pl_module.device)
             found = robustness(
                 network,
                 images.clone() * network.std.cpu() + network.mean.cpu(),

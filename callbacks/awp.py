@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 
-from ..modules.checks import at_least, not_negative, one_of
-from ..modules.errors import InputError
+from ..modules.core.checks import at_least, not_negative, one_of
+from ..modules.core.errors import InputError
 from ..modules.strategies import keeps_weights_whole
 from ._once import refuse_second
 
@@ -171,7 +171,7 @@ def _gradients(
 ) -> list[Tensor | None]:
     """Gradients of the batch's loss, whose computation leaves no trace but in the global random generators."""
     module: Any = pl_module
-    with _rehearsal(module):
+    with _dry_run(module):
         with trainer.precision_plugin.train_step_context():
             output = module.training_step(batch, batch_idx)
         loss = output["loss"] if isinstance(output, dict) else output
@@ -197,7 +197,7 @@ def _gradients(
 
 
 @contextlib.contextmanager
-def _rehearsal(module: Any) -> Iterator[None]:
+def _dry_run(module: Any) -> Iterator[None]:
     """Nothing is logged, and buffers and metrics are afterwards as they were."""
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     metrics = [
@@ -205,13 +205,13 @@ def _rehearsal(module: Any) -> Iterator[None]:
         for metric in module.modules()
         if isinstance(metric, Metric)
     ]
-    hidden = {name: vars(module)[name] for name in ("rehearsing", "log", "log_dict") if name in vars(module)}
-    module.rehearsing = True
+    hidden = {name: vars(module)[name] for name in ("is_dry_run", "log", "log_dict") if name in vars(module)}
+    module.is_dry_run = True
     module.log = module.log_dict = _ignore
     try:
         yield
     finally:
-        del module.rehearsing, module.log, module.log_dict
+        del module.is_dry_run, module.log, module.log_dict
         vars(module).update(hidden)
         with torch.no_grad():
             for buffer, values in buffers:

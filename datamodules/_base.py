@@ -14,11 +14,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..modules.augmentation import normalize, random_crop_flip, random_cutout, transform_each
-from ..modules.checks import check
-from ..modules.errors import InputError
-from ..modules.exact_resume import ExactResume
-from ..modules.sampling import (
+from ..modules.augmentation.batches import normalize, random_crop_flip, random_cutout, transform_each
+from ..modules.core.checks import check
+from ..modules.core.errors import InputError
+from ..modules.core.sampling import (
     EpochSampler,
     Stream,
     epoch_generator,
@@ -27,6 +26,7 @@ from ..modules.sampling import (
     run_seed,
     stratified_choice,
 )
+from ..modules.exact_resume import ExactResume
 from ._datasets import RANDOM_LIMIT, EpochDataset, MemoryImages
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..modules.errors import InputError
-from ..modules.sampling import Stream, derived_seed, epoch_generator, isolated_rng
+from ..modules.core.errors import InputError
+from ..modules.core.sampling import Stream, derived_seed, epoch_generator, isolated_rng
 
 RANDOMS = 6
 """Random numbers per image and epoch: crop (2), flip, cutout (2), seed of the extra transform."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ..modules.errors import InputError
+from ..modules.core.errors import InputError
 
 
 def part_folders(root: str) -> dict[str, str]:

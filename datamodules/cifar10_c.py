@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..modules.checks import check
-from ..modules.errors import InputError
+from ..modules.core.checks import check
+from ..modules.core.errors import InputError
 from .torchvision_sets import CIFAR10
 
 

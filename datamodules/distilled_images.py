@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..modules.errors import InputError
-from ..modules.set_choice import choose_classes, class_indices, join_sets
-from ..modules.siamese_augmentation import SiameseAugmentation
-from ..modules.synthetic_set import load_set, load_soft_labels, read_facts
+from ..modules.artifacts.synthetic_set import load_set, load_soft_labels, read_facts
+from ..modules.augmentation.siamese import SiameseAugmentation
+from ..modules.core.errors import InputError
+from ..modules.synthetic.joining import choose_classes, class_indices, join_sets
 from ._base import ImageDataModule
 from ._datasets import RANDOM_LIMIT, MemoryImages
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import pil_to_tensor
 
-from ..modules.checks import check, not_negative, positive
-from ..modules.errors import InputError
+from ..modules.core.checks import check, not_negative, positive
+from ..modules.core.errors import InputError
 from ._base import ImageDataModule
 from ._datasets import EpochDataset, FileImages, MemoryImages
 from ._folders import encoded, image_files, labelled_files, part_folders, subfolders

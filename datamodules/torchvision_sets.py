@@ -10,8 +10,8 @@ import torch.nn.functional as F
 import torchvision.datasets as tv
 from torch import Tensor
 
-from ..modules.checks import check
-from ..modules.errors import InputError
+from ..modules.core.checks import check
+from ..modules.core.errors import InputError
 from ._base import ImageDataModule
 
 _CIFAR100_CLASSES = (

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from .errors import InputError
+from .core.errors import InputError
 
 
 class ExactResume(Callback):

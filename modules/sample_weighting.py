@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .errors import InputError
-from .mixing import mirror_blend
+from .augmentation.mixing import mirror_blend
+from .core.errors import InputError
 
 
 class SampleWeighting:
@@ -31,7 +31,7 @@ class SampleWeighting:
     weighted_by: str | None = None
     """Name of the callback that may weight this batch, set by it: then each sample must have one loss."""
 
-    rehearsing: bool = False
+    is_dry_run: bool = False
     """True while a callback computes a step that does not count, as `AWP` does: a recipe then logs nothing of it."""
 
     def release(self) -> None:

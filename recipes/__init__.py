@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adversarial_classification import AdversarialClassification
     from .classification import Classification
-    from .cli_train import train
+    from .cli.train import train
     from .dataset_distillation import DatasetDistillation
     from .local_learning import LocalLearning
 
@@ -22,7 +22,7 @@ _MODULES = {
     "Classification": "classification",
     "DatasetDistillation": "dataset_distillation",
     "LocalLearning": "local_learning",
-    "train": "cli_train",
+    "train": "cli.train",
 }
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..modules.errors import InputError
-from ..modules.sampling import EpochSampler, Stream, numpy_generator, run_seed
+from ..modules.core.errors import InputError
+from ..modules.core.sampling import EpochSampler, Stream, numpy_generator, run_seed
 
 
 class RealImages:

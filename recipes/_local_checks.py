@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, Stochasti
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..modules.checks import at_least
-from ..modules.errors import InputError
-from ..modules.partition import Partition
+from ..modules.core.checks import at_least
+from ..modules.core.errors import InputError
+from ..modules.partition.cuts import Partition
 
 
 def last_units(parts: Partition, num_modules: int | None, units_per_module: int, kept: int) -> list[int]:

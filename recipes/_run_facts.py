@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from ..modules.errors import InputError
+from ..modules.core.errors import InputError
 
 
 def run_epochs(trainer: Trainer) -> int | None:

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from ..modules.errors import InputError
-from ..modules.initialization import reset_parameters
-from ..modules.sampling import Stream, derived_seed, isolated_rng, run_seed
-from ..modules.synthetic_set import as_pixels, save_set, through_pixels, write_png
+from ..modules.artifacts.synthetic_set import as_pixels, save_set, through_pixels, write_png
+from ..modules.core.errors import InputError
+from ..modules.core.initialization import reset_parameters
+from ..modules.core.sampling import Stream, derived_seed, isolated_rng, run_seed
 
 Baseline = Literal["random", "kcenter", "png"]
 BASELINES: tuple[Baseline, ...] = ("random", "kcenter", "png")

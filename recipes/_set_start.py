@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..modules.augmentation import normalize
-from ..modules.errors import InputError
-from ..modules.sampling import Stream, derived_seed, isolated_rng, run_seed
-from ..modules.synthetic_set import k_center, load_set
+from ..modules.artifacts.synthetic_set import k_center, load_set
+from ..modules.augmentation.batches import normalize
+from ..modules.core.errors import InputError
+from ..modules.core.sampling import Stream, derived_seed, isolated_rng, run_seed
 from ._class_batches import ClassBatches, RealImages
 
 STARTS = ("real", "noise", "kcenter")

@@ -14,13 +14,13 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from ..modules.attacks import PGD, SecondBatchNorm
-from ..modules.checks import at_least, not_negative, one_of
-from ..modules.errors import InputError
-from ..modules.evaluation_mode import evaluation_mode
+from ..modules.core.checks import at_least, not_negative, one_of
+from ..modules.core.errors import InputError
+from ..modules.core.evaluation_mode import evaluation_mode
+from ..modules.core.sampling import run_seed
 from ..modules.losses import kd_loss, mart_terms
-from ..modules.networks import arranged
-from ..modules.normalised import Normalised, register_statistics, statistics_of_data
-from ..modules.sampling import run_seed
+from ..modules.networks import to_memory_format
+from ..modules.networks.normalized import Normalized, register_statistics, statistics_of_data
 from .classification import Classification, _classes
 
 
@@ -140,9 +140,9 @@ class AdversarialClassification(Classification):
         )
 
     @property
-    def pixel_network(self) -> Normalised:
+    def pixel_network(self) -> Normalized:
         """The network for images in pixel units, made of parts of the recipe."""
-        return Normalised(self.network, self.mean, self.std, memory_format=self.memory_format)
+        return Normalized(self.network, self.mean, self.std, memory_format=self.memory_format)
 
     def setup(self, stage: str) -> None:
         """Take mean and std from the datamodule where they were not given."""
@@ -155,13 +155,13 @@ class AdversarialClassification(Classification):
         return super().training_step(batch, batch_idx)
 
     def _training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        images = arranged(images, self.memory_format)
+        images = to_memory_format(images, self.memory_format)
         context = self._context(images, labels)
-        # A rehearsal attacks for the step behind it, which is of the same batch.
-        if self._attacked is None or self.rehearsing:
+        # A dry run attacks for the step behind it, which is of the same batch.
+        if self._attacked is None or self.is_dry_run:
             self._attacked = self._attack(images, labels, context)
         attacked = self._normalised(self._attacked)
-        if not self.rehearsing:
+        if not self.is_dry_run:
             self._attacked = None
         if not (self.trades_beta or self.mart_beta):
             logits = self(attacked)

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from ..modules.compiling import compile_network
-from ..modules.errors import InputError
+from ..modules.artifacts.starting_weights import start_from
+from ..modules.augmentation.mixing import Mixing
+from ..modules.core.compiling import compile_network
+from ..modules.core.errors import InputError
+from ..modules.core.lr_schedules import RunSchedule
+from ..modules.core.metrics import GroupAccuracy
+from ..modules.core.run_shares import check_epochs, in_epochs, warn_if_unreached
+from ..modules.core.running_means import RunningMeans
+from ..modules.core.sampling import run_seed
 from ..modules.exact_resume import ExactResume
-from ..modules.lr_schedules import RunSchedule
-from ..modules.metrics import GroupAccuracy
-from ..modules.mixing import Mixing
-from ..modules.networks import arranged, create_network, fastest_memory_format
+from ..modules.networks import create_network, fastest_memory_format, to_memory_format
 from ..modules.objectives import CrossEntropy, Objective
-from ..modules.parameter_groups import FoundRate, parameter_groups, scale_rates
-from ..modules.run_shares import check_epochs, in_epochs, warn_if_unreached
-from ..modules.running_means import RunningMeans
+from ..modules.optimizers.parameter_groups import FoundRate, parameter_groups, scale_rates
 from ..modules.sample_weighting import SampleWeighting
-from ..modules.sampling import run_seed
-from ..modules.starting_weights import start_from
 from ._run_facts import data_facts, run_epochs, run_length
 
 
@@ -201,7 +201,7 @@ class Classification(SampleWeighting, LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``."""
-        return self.network(arranged(images, self.memory_format))
+        return self.network(to_memory_format(images, self.memory_format))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch, as a scalar."""
@@ -213,7 +213,7 @@ class Classification(SampleWeighting, LightningModule):
         self._mixing_ratio = ratio
         logits, losses, terms = self._training_losses(images, labels)
         loss = self.reduce(losses, mixing_ratio=ratio)
-        if self.rehearsing:
+        if self.is_dry_run:
             return loss
         accuracy = (logits.detach().argmax(1) == _classes(labels)).float().mean()
         values = {"train/loss": loss.detach(), f"train/{self.train_accuracy}": accuracy}
@@ -286,7 +286,7 @@ class Classification(SampleWeighting, LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the epoch's means so far, and facts that a student of this network needs."""
-        checkpoint["means"] = self._means.state_dict(self.trainer)
+        checkpoint["means"] = self._means.state_dict(self.trainer.strategy.reduce)
         checkpoint["data_facts"] = self._data_facts
         checkpoint["run_epochs"] = self._run_epochs()
 
@@ -310,7 +310,7 @@ class Classification(SampleWeighting, LightningModule):
 
     def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Logits ``(N, num_classes)``, losses ``(N,)``, and the terms of the objective to log, each ``(N,)``."""
-        images = arranged(images, self.memory_format)
+        images = to_memory_format(images, self.memory_format)
         context = self._context(images, labels)
         logits = self(images)
         return logits, *self.objective.parts(logits, labels, context)
@@ -349,7 +349,7 @@ class Classification(SampleWeighting, LightningModule):
     def _evaluate_teacher(self, batch: tuple[Tensor, Tensor]) -> None:
         """Log the accuracy of the objective's teacher, if it has one."""
         images, labels = self._checked(batch, "val")
-        logits = self.objective.teacher_logits(arranged(images, self.memory_format))
+        logits = self.objective.teacher_logits(to_memory_format(images, self.memory_format))
         if logits is not None:
             accuracy = (logits.argmax(1) == _classes(labels)).float().mean()
             self.log("val/teacher_accuracy", accuracy, batch_size=len(images), sync_dist=True)

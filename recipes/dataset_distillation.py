@@ -11,16 +11,16 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 
-from ..modules.checks import at_least, one_of
-from ..modules.descriptions import describe, rebuild
-from ..modules.errors import InputError
+from ..modules.augmentation.siamese import SiameseAugmentation
+from ..modules.core.checks import at_least, one_of
+from ..modules.core.descriptions import describe, rebuild
+from ..modules.core.errors import InputError
+from ..modules.core.running_means import RunningMeans
+from ..modules.core.sampling import Stream, derived_seed, isolated_rng, run_seed
 from ..modules.exact_resume import ExactResume
 from ..modules.matching import ClassBatch, DataDAM, Matching
-from ..modules.networks import arranged, create_network, fastest_memory_format
-from ..modules.running_means import RunningMeans
-from ..modules.sampling import Stream, derived_seed, isolated_rng, run_seed
-from ..modules.siamese_augmentation import SiameseAugmentation
-from ..modules.small_set_training import SmallSetTraining
+from ..modules.networks import create_network, fastest_memory_format, to_memory_format
+from ..modules.synthetic.training import SmallSetTraining
 from ._class_batches import ClassBatches, RealImages
 from ._set_evaluation import BASELINES, Baseline, SetEvaluation
 from ._set_start import STARTS, SetStart
@@ -277,7 +277,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
             seed = derived_seed(Stream.MATCHING_NETWORK, run_seed(), self._step)
             network.load_state_dict(self._build(*self._network_args, seed=seed).state_dict())
         else:
-            images = arranged(self.images.detach().flatten(0, 1), self.memory_format)
+            images = to_memory_format(self.images.detach().flatten(0, 1), self.memory_format)
             seed = derived_seed(Stream.MATCHING_TRAINING, run_seed(), self._step)
             self.matching.train_network(
                 network,
@@ -295,7 +295,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
             parts = zip(classes, images.split(list(batch.counts)), strict=True)
             key = run_seed(), self._step
             images = torch.cat([self.augmentation(part, (*key, label)) for label, part in parts])
-        return ClassBatch(arranged(images, self.memory_format), batch.labels, batch.counts)
+        return ClassBatch(to_memory_format(images, self.memory_format), batch.labels, batch.counts)
 
     def _augment_each(self, images: Tensor, key: Sequence[int]) -> Tensor:
         return images if self.augmentation is None else self.augmentation(images, key, shared=False)
@@ -339,7 +339,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
             "step": self._step,
             "position": ExactResume.attach(self.trainer).position,
             "network": between or None,
-            "means": self._means.state_dict(self.trainer),
+            "means": self._means.state_dict(self.trainer.strategy.reduce),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from ..modules.auxiliary import Auxiliary, Cut, LocalHead
 from ..modules.auxiliary._base import check_auxiliary
 from ..modules.auxiliary._maps import channels_are_last
-from ..modules.errors import InputError
-from ..modules.gradient_reduction import GradientReduction
-from ..modules.networks import arranged
-from ..modules.normalised import register_statistics, statistics_of_data
-from ..modules.partition import Partition, partition
+from ..modules.core.errors import InputError
+from ..modules.core.gradient_reduction import GradientReduction
+from ..modules.networks import to_memory_format
+from ..modules.networks.normalized import register_statistics, statistics_of_data
+from ..modules.partition.cuts import Partition, partition
 from ..modules.strategies import keeps_weights_whole
 from ._local_checks import check_pixels, check_stepping_apart, check_trainer_for_steps, last_units
 from ._module_losses import ModuleBatch, call, compiled, kept_input, module_losses
@@ -217,14 +217,14 @@ class LocalLearning(Classification):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of the last module, as a scalar; the others have had their backward pass."""
-        if self.heads and not self.rehearsing and batch_idx % self.trainer.accumulate_grad_batches == 0:
+        if self.heads and not self.is_dry_run and batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.trainer.optimizers[0].zero_grad()
         return super().training_step(batch, batch_idx)
 
     def _training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         if not self.heads:
             return super()._training_losses(images, labels)
-        images = arranged(images, self.memory_format)
+        images = to_memory_format(images, self.memory_format)
         context = self._context(images, labels)
         known = ModuleBatch(self.objective, labels, context, images, self.mean, self.std)
         local: list[Tensor] = []
@@ -238,7 +238,7 @@ class LocalLearning(Classification):
         else:
             logits = self._run_with_hooks(images, known, local)
         losses, terms = self.objective.parts(logits, labels, context)
-        if self.rehearsing:
+        if self.is_dry_run:
             # The callback takes the gradients by itself, all at once: each module's are still those of its own loss.
             return logits, losses + torch.stack(local).sum(0), terms
         self._means.update({f"train/local_loss_{index}": mean for index, mean in enumerate(local)}, len(images))
@@ -292,9 +292,9 @@ class LocalLearning(Classification):
 
     def _learnt(self, index: int, features: Tensor, losses: Tensor, local: list[Tensor]) -> Tensor:
         """Train one module by its losses ``(N,)``, add them to ``local``, and return the next module's input."""
-        if not features.requires_grad and not self.rehearsing:
+        if not features.requires_grad and not self.is_dry_run:
             self._check_reached(index)
-        if self.rehearsing:
+        if self.is_dry_run:
             local.append(losses)
         else:
             loss = self.reduce(losses, mixing_ratio=self._mixing_ratio)

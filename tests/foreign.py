@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from helpers import trainer
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning_recipes.modules.core.sampling import Stream, epoch_generator
 from lightning_recipes.modules.sample_weighting import SampleWeighting
-from lightning_recipes.modules.sampling import Stream, epoch_generator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 

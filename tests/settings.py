@@ -21,10 +21,13 @@ from lightning_recipes.callbacks import (
     RandomSubset,
     SeTa,
 )
-from lightning_recipes.callbacks._score_file import save_scores
 from lightning_recipes.datamodules import Digits
+from lightning_recipes.modules.artifacts.score_file import save_scores
 from lightning_recipes.modules.attacks import NFGSM, PGD
+from lightning_recipes.modules.augmentation.siamese import SiameseAugmentation
 from lightning_recipes.modules.auxiliary import DGL, MAN, AugLocal, Auxiliary, FeatureReconstruction, InfoPro, PredSim
+from lightning_recipes.modules.core.lr_schedules import CosineSchedule
+from lightning_recipes.modules.core.sampling import isolated_rng
 from lightning_recipes.modules.losses import (
     ATS,
     CRD,
@@ -39,13 +42,10 @@ from lightning_recipes.modules.losses import (
     FitNet,
     ReviewKD,
 )
-from lightning_recipes.modules.lr_schedules import CosineSchedule
 from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching, Matching
 from lightning_recipes.modules.networks import BlockNetwork, create_network
 from lightning_recipes.modules.objectives import LTD, CrossEntropy, DeiTLT, Distillation, VariedCrossEntropy
-from lightning_recipes.modules.sampling import isolated_rng
-from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
-from lightning_recipes.modules.small_set_training import SmallSetTraining
+from lightning_recipes.modules.synthetic.training import SmallSetTraining
 from lightning_recipes.recipes import AdversarialClassification, Classification, DatasetDistillation, LocalLearning
 from torch import nn
 

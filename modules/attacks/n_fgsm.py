@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..checks import not_negative
+from ..core.checks import not_negative
 from .pgd import PGD
 
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import at_least, not_negative, one_of
-from ..errors import InputError
-from ..evaluation_mode import evaluation_mode
-from ..sampling import Stream, derived_seed
+from ..core.checks import at_least, not_negative, one_of
+from ..core.errors import InputError
+from ..core.evaluation_mode import evaluation_mode
+from ..core.sampling import Stream, derived_seed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Losses ``(N,)`` of logits ``(N, C)`` and the labels that the attack was given."""

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..checks import positive
-from ..errors import InputError
-from ..evaluation_mode import evaluation_mode
-from ..sampling import Stream, derived_seed, isolated_rng
+from ..core.checks import positive
+from ..core.errors import InputError
+from ..core.evaluation_mode import evaluation_mode
+from ..core.sampling import Stream, derived_seed, isolated_rng
 from .pgd import PGD
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 class SecondBatchNorm(nn.Module):

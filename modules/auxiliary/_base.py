@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..partition import LocalUnit, Partition
+from ..core.errors import InputError
+from ..partition.cuts import LocalUnit, Partition
 
 
 @dataclass(frozen=True)

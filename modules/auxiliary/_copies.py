@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..partition import LocalUnit
+from ..core.errors import InputError
+from ..partition.cuts import LocalUnit
 from ._maps import ToMaps
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from ..checks import at_least, check
+from ..core.checks import at_least, check
 from ..networks._blocks import BasicBlock, he_initialization
-from ..partition import LocalUnit
+from ..partition.cuts import LocalUnit
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead
 from ._copies import Adapter, Readout, check_copied, fresh_copy
 

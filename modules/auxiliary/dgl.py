@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from ..checks import one_of
+from ..core.checks import one_of
 from ..networks._blocks import he_initialization
 from ._base import Auxiliary, Cut, LocalHead
 from ._maps import ToMaps

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import at_least, check, one_of
-from ..errors import InputError
+from ..core.checks import at_least, check, one_of
+from ..core.errors import InputError
 from ..networks._blocks import he_initialization
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead, first_and_last
 from ._maps import ToMaps, at_least_single, cosines

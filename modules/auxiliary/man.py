@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..checks import check, one_of
-from ..errors import InputError
+from ..core.checks import check, one_of
+from ..core.errors import InputError
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead, check_auxiliary
 from ._copies import check_copied, fresh_copy
 from ._maps import ToMaps

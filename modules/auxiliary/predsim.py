@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import at_least, check
+from ..core.checks import at_least, check
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead
 from ._maps import ToMaps, at_least_single, cosines
 

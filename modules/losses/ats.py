@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import positive
+from ..core.checks import positive
 from ._logits import LogitLoss, full_precision, is_label, same_classes, softened_cross_entropy
 
 

@@ -10,9 +10,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import at_least, check, positive
-from ..errors import InputError
-from ..sampling import Stream, derived_seed, run_seed
+from ..core.checks import at_least, check, positive
+from ..core.errors import InputError
+from ..core.sampling import Stream, derived_seed, run_seed
 from ._features import FeatureLoss, in_rows, products
 
 EPSILON = 1e-7

@@ -6,8 +6,8 @@ import warnings
 
 from torch import Tensor
 
-from ..checks import not_negative, positive
-from ..errors import InputError
+from ..core.checks import not_negative, positive
+from ..core.errors import InputError
 from ._logits import LogitLoss, full_precision, same_classes
 
 

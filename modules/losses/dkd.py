@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import not_negative, positive
-from ..errors import InputError
+from ..core.checks import not_negative, positive
+from ..core.errors import InputError
 from ._logits import LogitLoss, divergence, full_precision, is_label, same_classes
 
 

@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..checks import check, positive
-from ..errors import InputError
+from ..core.checks import check, positive
+from ..core.errors import InputError
 from ._logits import LogitLoss, same_classes, softened_cross_entropy
 from .ats import ats_probabilities
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import positive
-from ..errors import InputError
+from ..core.checks import positive
+from ..core.errors import InputError
 from ._logits import LogitLoss, full_precision, is_label, same_classes, softened_cross_entropy
 from .wrong_classes import wrong_class_variance
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import positive
+from ..core.checks import positive
 from ._logits import LogitLoss, divergence, full_precision, same_classes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ._logits import LogitLoss, full_precision
 from .kd import KD
 

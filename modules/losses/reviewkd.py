@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ._features import FeatureLoss
 from ._logits import full_precision
 

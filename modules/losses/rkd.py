@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import not_negative
-from ..errors import InputError
+from ..core.checks import not_negative
+from ..core.errors import InputError
 from ._features import FeatureLoss, in_rows, products
 
 

@@ -15,7 +15,7 @@ class ClassBatch:
     """Images of several classes, one class after the other.
 
     Attributes:
-        images: Normalised, shape ``(N, C, H, W)``.
+        images: Normalized, shape ``(N, C, H, W)``.
         labels: Class indices, shape ``(N,)``, equal ones side by side.
         counts: Images of each class, in that order, known without asking the device.
     """

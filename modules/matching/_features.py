@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks import at_least
-from ..errors import InputError
-from ..feature_capture import FeatureCapture
+from ..core.checks import at_least
+from ..core.errors import InputError
+from ..core.feature_capture import FeatureCapture
 from ..losses._logits import full_precision
 from ..losses.attention_transfer import attention_maps
 from ._base import ClassBatch, Matching, has_batch_statistics, with_gradients

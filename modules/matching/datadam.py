@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..checks import not_negative, positive
-from ..errors import InputError
-from ..feature_capture import FeatureCapture
+from ..core.checks import not_negative, positive
+from ..core.errors import InputError
+from ..core.feature_capture import FeatureCapture
 from ._class_means import ClassSums, mean_distance
 from ._features import FeatureMatching, middle_layers
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..checks import positive
+from ..core.checks import positive
 from ..losses._logits import full_precision
 from ._class_means import ClassSums, class_sums, mean_distance
 from ._features import FeatureMatching

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import at_least, positive
-from ..errors import InputError
-from ..sampling import Stream, epoch_generator
+from ..core.checks import at_least, positive
+from ..core.errors import InputError
+from ..core.sampling import Stream, epoch_generator
 from ._base import ClassBatch, Matching, has_batch_statistics, with_gradients
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import one_of
+from ..core.checks import one_of
 
 
 class BlockNetwork(nn.Module):

@@ -13,6 +13,6 @@ def fastest_memory_format(network: nn.Module) -> torch.memory_format:
     return torch.channels_last if convolutional else torch.preserve_format
 
 
-def arranged(images: torch.Tensor, memory_format: torch.memory_format) -> torch.Tensor:
+def to_memory_format(images: torch.Tensor, memory_format: torch.memory_format) -> torch.Tensor:
     """The images in a memory format; as they are for `torch.preserve_format`, or if they have it already."""
     return images if memory_format is torch.preserve_format else images.contiguous(memory_format=memory_format)

@@ -13,7 +13,7 @@ import timm
 from timm.models import register_model
 from torch import nn
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 

@@ -10,7 +10,7 @@ from timm.models.resnet import BasicBlock as TimmBasicBlock
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ._blocks import BlockNetwork, conv3x3, he_initialization, image_norm, residual_stages
 from ._registry import register
 

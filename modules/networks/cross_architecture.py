@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ._blocks import BlockNetwork, image_norm
 from ._registry import register
 

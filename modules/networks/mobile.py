@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check
+from ..core.checks import check
 from ._blocks import BlockNetwork, he_initialization
 from ._registry import register
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..evaluation_mode import evaluation_mode
-from ..feature_capture import FeatureCapture
+from ..core.errors import InputError
+from ..core.evaluation_mode import evaluation_mode
+from ..core.feature_capture import FeatureCapture
 from ..teachers import LogitCache, MeanTeacher, Teacher, TeacherFacts, load_teacher
 from ..teachers.logit_cache import answering_folder
 from ._base import Objective

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import check
+from ..core.checks import check
 from ._base import Objective
 
 

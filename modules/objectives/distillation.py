@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check, not_negative
-from ..errors import InputError
+from ..core.checks import check, not_negative
+from ..core.errors import InputError
+from ..core.run_shares import check_epochs, in_epochs, warn_if_unreached
 from ..losses import KD, FeatureLoss, LogitLoss
-from ..run_shares import check_epochs, in_epochs, warn_if_unreached
 from ._teacher_objective import TeacherObjective, TeacherOutput
 
 

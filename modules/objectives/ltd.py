@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check, positive
+from ..core.checks import check, positive
 from ..losses import soft_cross_entropy
 from ..losses._logits import full_precision
 from ._teacher_objective import TeacherObjective, TeacherOutput

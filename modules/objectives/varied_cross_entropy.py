@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import not_negative, positive
+from ..core.checks import not_negative, positive
 from ..losses import wrong_class_variance
 from ._base import Objective
 

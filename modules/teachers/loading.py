@@ -11,8 +11,8 @@ import timm
 import torch
 from torch import nn
 
-from ..errors import InputError
-from ..network_file import load_network, rebuild_network
+from ..artifacts.network_file import load_network, rebuild_network
+from ..core.errors import InputError
 from ..networks import create_network
 from .weights import load_weights
 

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import InputError
-from ..files import replaced
+from ..core.errors import InputError
+from ..core.files import replaced
 
 
 class LogitCache:

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..compiling import compile_network
-from ..errors import InputError
-from ..feature_capture import FeatureCapture
-from ..networks import arranged, fastest_memory_format
+from ..core.compiling import compile_network
+from ..core.errors import InputError
+from ..core.feature_capture import FeatureCapture
+from ..networks import fastest_memory_format, to_memory_format
 
 
 class Teacher:
@@ -72,7 +72,7 @@ class Teacher:
             images = F.interpolate(images.float(), size, mode="bicubic", antialias=True).to(images.dtype)
         self.features.start()
         with torch.no_grad():
-            logits = _logits(self.network(arranged(images, self.memory_format)))
+            logits = _logits(self.network(to_memory_format(images, self.memory_format)))
         return logits if self._order is None else logits[:, self._order], self.features.maps()
 
     def renormalize(self, mean: Sequence[float], std: Sequence[float]) -> None:

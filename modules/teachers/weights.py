@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .key_maps import benchmark_names
 
 _NAMES = ("state_dict", "model", "net", "network", "model_state_dict", "model_state", "weights")

@@ -9,7 +9,7 @@ from helpers import run_two_processes, trainer
 from lightning.pytorch import LightningModule
 from lightning_recipes.callbacks import AutoAttack, auto_attack
 from lightning_recipes.modules.attacks import PGD, robustness
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from settings import adversarial, digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset

@@ -7,7 +7,7 @@ from helpers import trainer, weights
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_recipes.callbacks import AWP, InfoBatch
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.objectives import CrossEntropy
 from settings import adversarial, classification, digits
 from torch import nn

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from lightning_recipes.recipes import cli_run
-from lightning_recipes.recipes.cli import main
+from lightning_recipes.recipes.cli import main, trainer_cli
 
 # Five steps an epoch of a network of one small layer.
 TINY = (
@@ -89,8 +88,8 @@ def recipes(capsys, monkeypatch):
 def fitted(recipes, monkeypatch):
     """Fits TINY with options; gives the CLI object, which holds trainer and model, and the result."""
     made = []
-    execute = cli_run.RecipesCLI.execute
-    monkeypatch.setattr(cli_run.RecipesCLI, "execute", lambda cli: (made.append(cli), execute(cli)))
+    execute = trainer_cli.RecipesCLI.execute
+    monkeypatch.setattr(trainer_cli.RecipesCLI, "execute", lambda cli: (made.append(cli), execute(cli)))
 
     def fit(options):
         result = recipes(f"fit TINY {options}")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from lightning_recipes.recipes import cli_catalog
+from lightning_recipes.recipes.cli import catalog
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -63,7 +63,7 @@ def test_name_that_is_not_shipped(recipes):
     assert "no recipe or file 'nowhere'" in result.out
 
 
-@pytest.mark.parametrize("overlay", cli_catalog.names("overlays"))
+@pytest.mark.parametrize("overlay", catalog.names("overlays"))
 def test_overlay_is_looked_at_on_top_of_a_recipe(recipes, overlay):
     result = recipes(f"check {overlay}")
     if overlay == "teacher":
@@ -76,8 +76,8 @@ def test_overlay_is_looked_at_on_top_of_a_recipe(recipes, overlay):
 def test_data_is_not_needed_to_check_but_a_teacher_is(recipes, monkeypatch):
     monkeypatch.setenv("RECIPES_DATA", str(Path("nowhere")))
     # That each recipe can be built is for the suite of configs.
-    names = [name for name in cli_catalog.names() if name.startswith(("cifar10/", "cifar10_lt/"))]
-    taught = {name for name in names if "teacher:" in cli_catalog.find(name).read_text()}
+    names = [name for name in catalog.names() if name.startswith(("cifar10/", "cifar10_lt/"))]
+    taught = {name for name in names if "teacher:" in catalog.find(name).read_text()}
     result = recipes("check " + " ".join(names))
     assert result.code == 2
     refused = set(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_recipes.datamodules import Digits
-from lightning_recipes.modules.network_file import load_network
+from lightning_recipes.modules.artifacts.network_file import load_network
 from lightning_recipes.recipes import Classification
 
 

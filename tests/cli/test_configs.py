@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lightning_recipes.recipes import cli_catalog, cli_configs, cli_run
+from lightning_recipes.recipes.cli import catalog, trainer_cli
+from lightning_recipes.recipes.cli.parsing import recipe_files
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ def resolved(recipes):
 @pytest.fixture
 def parsed(monkeypatch):
     """The options of a run, parsed only."""
-    monkeypatch.setattr(cli_run.RecipesCLI, "instantiate_classes", lambda self: None)
-    return lambda options: cli_run.RecipesCLI(*cli_configs.resolve(["fit", *shlex.split(options)])).settings
+    monkeypatch.setattr(trainer_cli.RecipesCLI, "instantiate_classes", lambda self: None)
+    return lambda options: trainer_cli.RecipesCLI(*recipe_files.resolve(["fit", *shlex.split(options)])).settings
 
 
 def test_a_name_goes_with_or_without_its_ending_and_a_file_may_be_anywhere(resolved, recipes, tmp_path):
@@ -90,8 +91,8 @@ def test_file_of_the_name_of_a_shipped_recipe_wins(resolved):
 def lists():
     """The classes that each shipped overlay brings to a list."""
     lists = {}
-    for name in cli_catalog.names("overlays"):
-        trainer = yaml.safe_load(cli_catalog.find(name).read_text()).get("trainer") or {}
+    for name in catalog.names("overlays"):
+        trainer = yaml.safe_load(catalog.find(name).read_text()).get("trainer") or {}
         assert not {"callbacks", "logger"} & trainer.keys(), f"{name} replaces a list: write `+` after the key"
         found = [item["class_path"] for key in ("callbacks+", "logger+") for item in trainer.get(key, [])]
         if found:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning_recipes.recipes import cli_run
+from lightning_recipes.recipes.cli import trainer_cli
 
 STRANGERS = '''
 import torch
@@ -197,7 +197,7 @@ def plugin(monkeypatch):
 
     def install(module):
         point = EntryPoint(name="theirs", value=module, group="lightning_recipes.plugins")
-        monkeypatch.setattr(cli_run, "entry_points", lambda group: [point] if group == point.group else [])
+        monkeypatch.setattr(trainer_cli, "entry_points", lambda group: [point] if group == point.group else [])
 
     return install
 

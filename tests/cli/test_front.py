@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lightning_recipes.recipes import cli_catalog
+from lightning_recipes.recipes.cli import catalog
 
 RECIPES = str(Path(sys.executable).with_name("recipes"))
 FRONT = ["list", "show digits/supervised", "copy digits/supervised mine.yaml", "--help", "--version"]
@@ -19,12 +19,12 @@ def test_list_shows_every_recipe_and_overlay_with_what_its_head_says(recipes, mo
     result = recipes("list")
     assert result.code == 0
     lines = result.out.splitlines()
-    for name in cli_catalog.names():
+    for name in catalog.names():
         (row,) = [line for line in lines if line.split()[:1] == [name]]
-        header = cli_catalog.describe(name).header
+        header = catalog.describe(name).header
         # Piped, a row is one line, whatever its length.
         assert all(header[key] in row for key in ("technique", "expect", "time", "paper")), row
-    for name in cli_catalog.names("overlays"):
+    for name in catalog.names("overlays"):
         assert any(line.split()[:1] == [name] for line in lines)
 
 
@@ -32,8 +32,8 @@ def test_list_fits_a_terminal_of_80_columns(recipes, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     lines = recipes("list").out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) <= 2 * len(cli_catalog.names()) + len(cli_catalog.names("overlays")) + 2
-    for name in [*cli_catalog.names(), *cli_catalog.names("overlays")]:
+    assert len(lines) <= 2 * len(catalog.names()) + len(catalog.names("overlays")) + 2
+    for name in [*catalog.names(), *catalog.names("overlays")]:
         assert [line for line in lines if line.split()[:1] == [name]], name
 
 
@@ -60,7 +60,7 @@ LISTED = {
 }
 
 
-@pytest.mark.parametrize("kind", cli_catalog.KINDS)
+@pytest.mark.parametrize("kind", catalog.KINDS)
 def test_list_shows_classes_with_the_first_line_of_their_docstring(recipes, kind):
     lines = recipes(f"list {kind}").out.splitlines()
     (row,) = [line.split(maxsplit=1) for line in lines if line.split()[0] == LISTED[kind]]
@@ -99,8 +99,8 @@ def test_a_reader_that_stops_early_is_no_error():
 def test_show_prints_the_file(recipes):
     result = recipes("show digits/supervised")
     assert result.code == 0
-    assert result.out == cli_catalog.find("digits/supervised").read_text()
-    assert recipes("show ema").out == cli_catalog.find("ema").read_text()
+    assert result.out == catalog.find("digits/supervised").read_text()
+    assert recipes("show ema").out == catalog.find("ema").read_text()
 
 
 def test_unknown_name_suggests_near_ones(recipes):

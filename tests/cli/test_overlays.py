@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning_recipes.callbacks import AWP, UCB, EpsilonGreedy, InfoBatch, RandomSubset, SeTa
 from lightning_recipes.modules.losses import KD
 from lightning_recipes.modules.objectives import Distillation
-from lightning_recipes.recipes import cli_catalog
+from lightning_recipes.recipes.cli import catalog
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ SELECTIONS = {
 
 def test_there_is_a_test_for_every_overlay():
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    assert set(cli_catalog.names("overlays")) <= tested | set(SELECTIONS)
+    assert set(catalog.names("overlays")) <= tested | set(SELECTIONS)
 
 
 @pytest.mark.parametrize("overlay", SELECTIONS)
@@ -95,7 +95,7 @@ def test_ema(fitted):
 def test_fast(fitted):
     cli, _ = fitted("--trainer.max_epochs 3 --trainer.limit_train_batches 1 -c fast")
     assert cli.trainer.max_epochs == 3  # the line wins
-    assert "max_epochs: 10" in cli_catalog.find("fast").read_text()
+    assert "max_epochs: 10" in catalog.find("fast").read_text()
 
 
 def test_teacher(fitted):

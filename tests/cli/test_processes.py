@@ -6,8 +6,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from lightning_recipes.modules.errors import InputError
-from lightning_recipes.recipes.cli_processes import shared_by_processes
+from lightning_recipes.modules.core.errors import InputError
+from lightning_recipes.recipes.cli.processes import shared_by_processes
 
 
 @pytest.fixture

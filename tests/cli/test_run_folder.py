@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from lightning_recipes.recipes import Classification
-from lightning_recipes.recipes.cli_run_folder import RunFolder
+from lightning_recipes.recipes.cli.run_folder import RunFolder
 
 LOGGERS = {
     "default": "",

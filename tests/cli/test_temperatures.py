@@ -11,7 +11,8 @@ import torch
 import yaml
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.teachers import temperature_grid
-from lightning_recipes.recipes import Classification, cli_temperatures
+from lightning_recipes.recipes import Classification
+from lightning_recipes.recipes.cli.tools import temperatures as temperatures_command
 from safetensors import safe_open
 
 
@@ -300,7 +301,7 @@ def test_by_default_the_grid_is_the_authors(recipes, command):
 
 
 def test_without_matplotlib_it_says_how_to_get_a_plot(recipes, command, monkeypatch):
-    monkeypatch.setattr(cli_temperatures, "find_spec", lambda name: None)
+    monkeypatch.setattr(temperatures_command, "find_spec", lambda name: None)
     result = recipes(f"{command} --tau_true [4] --tau_wrong [2]")
     assert result.code == 0
     assert "pip install 'lightning-recipes[plots]'" in result.out

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.recipes import train
 
 TINY = {

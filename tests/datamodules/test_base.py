@@ -9,7 +9,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning_recipes.datamodules import CIFAR10, Digits
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 
 AUGMENTED = {"crop_padding": 1, "flip": True, "cutout": 3, "seed": 5}
 

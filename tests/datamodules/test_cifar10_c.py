@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_recipes.datamodules import CIFAR10, CIFAR10C
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 
 # Four test images at each of five severities; the labels repeat.
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)

@@ -11,7 +11,7 @@ import torch
 import torchvision.datasets as tv
 from jsonargparse import ArgumentParser
 from lightning_recipes.datamodules import CIFAR10, CIFAR100, MNIST, STL10, SVHN, FashionMNIST
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from PIL import Image
 
 CLASSES = [CIFAR10, CIFAR100, MNIST, FashionMNIST, SVHN, STL10]

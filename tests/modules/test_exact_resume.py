@@ -13,7 +13,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.loggers.logger import Logger
 from lightning_recipes.callbacks import InfoBatch
 from lightning_recipes.datamodules import Digits
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.recipes import Classification
 from torch.optim import SGD
 

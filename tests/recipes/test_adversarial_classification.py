@@ -9,12 +9,12 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning_recipes.callbacks import AWP
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.attacks import NFGSM, PGD
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.losses import AttentionTransfer, mart_loss
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.modules.objectives import LTD, Distillation
 from lightning_recipes.recipes import AdversarialClassification, Classification
-from lightning_recipes.recipes.cli_callbacks import BestAndLast
+from lightning_recipes.recipes.cli.default_callbacks import BestAndLast
 from settings import adversarial, classification, digits, teacher
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -34,7 +34,7 @@ def normalised(network=None, seed=0, **arguments):
 
 def step(model):
     """Logits, losses and terms of a training batch of natural images, and the attacked images."""
-    model.rehearsing = True  # keeps them
+    model.is_dry_run = True  # keeps them
     logits, losses, terms = model._training_losses((PIXELS - 0.5) / 0.25, LABELS)
     return logits, losses, terms, model._attacked
 
@@ -435,7 +435,7 @@ def test_losses_of_features_read_the_pass_of_the_training_images(trades_beta):
     model = adversarial(objective=objective, image_size=8, trades_beta=trades_beta)
     data = Digits()
     images = (PIXELS - data.mean[0]) / data.std[0]
-    model.rehearsing = True
+    model.is_dry_run = True
     _, _, terms = model._training_losses(images, LABELS)
     seen = images if trades_beta else model._normalised(model._attacked)
     features = [net.blocks[0](x) for net, x in ((model.network, seen), (objective.teacher.network, images))]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers import trainer
 from lightning.pytorch import LightningDataModule
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.objectives import CrossEntropy
 from lightning_recipes.recipes import Classification
 from settings import classification, digits

@@ -13,12 +13,12 @@ from lightning.pytorch import Callback
 from lightning_recipes import configs
 from lightning_recipes.callbacks import AWP, AutoAttack
 from lightning_recipes.datamodules import Digits, DistilledImages
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.artifacts.synthetic_set import load_set, load_soft_labels, save_set
+from lightning_recipes.modules.augmentation.siamese import SiameseAugmentation
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.matching import DataDAM, DistributionMatching, GradientMatching
-from lightning_recipes.modules.set_choice import choose_classes, join_sets
-from lightning_recipes.modules.siamese_augmentation import SiameseAugmentation
-from lightning_recipes.modules.small_set_training import SmallSetTraining
-from lightning_recipes.modules.synthetic_set import load_set, load_soft_labels, save_set
+from lightning_recipes.modules.synthetic.joining import choose_classes, join_sets
+from lightning_recipes.modules.synthetic.training import SmallSetTraining
 from lightning_recipes.recipes import Classification, DatasetDistillation
 from lightning_recipes.recipes.cli import main
 from settings import adversarial, dataset_distillation, digits

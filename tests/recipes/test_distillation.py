@@ -4,9 +4,9 @@ import pytest
 import torch
 from helpers import Snapshots, trainer, weights
 from lightning.pytorch import Callback, LightningDataModule
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.artifacts.network_file import load_network, save_network
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.losses import ATS, KD, AttentionTransfer, FitNet
-from lightning_recipes.modules.network_file import load_network, save_network
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.modules.objectives import CrossEntropy, Distillation
 from lightning_recipes.recipes import Classification

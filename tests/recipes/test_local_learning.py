@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, Stochasti
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning_recipes.callbacks import AWP
 from lightning_recipes.modules.auxiliary import DGL, MAN, AugLocal, InfoPro
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.losses import ATS, AttentionTransfer
 from lightning_recipes.modules.objectives import CrossEntropy, Distillation
 from lightning_recipes.recipes import Classification, LocalLearning
@@ -212,7 +212,7 @@ def test_awp_moves_each_module_up_the_gradient_of_its_own_loss_and_for_the_whole
     for name, module in model.named_modules():
 
         def note(module, args, output, name=name):
-            if not model.rehearsing:
+            if not model.is_dry_run:
                 moved.update({f"{name}.{n}": p.detach().clone() for n, p in module.named_parameters(recurse=False)})
 
         module.register_forward_hook(note)

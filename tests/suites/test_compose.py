@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from helpers import trainer
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from settings import SETTINGS, VARIANTS, digits
 
 # A row brings something to another's model by its callbacks or by its data.

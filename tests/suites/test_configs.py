@@ -3,10 +3,11 @@
 import pytest
 import torch
 from lightning_recipes import datamodules
-from lightning_recipes.modules.errors import InputError
-from lightning_recipes.recipes import AdversarialClassification, Classification, cli_configs
-from lightning_recipes.recipes.cli_catalog import find, names
-from lightning_recipes.recipes.cli_run import RecipesCLI, load_plugins, quieten
+from lightning_recipes.modules.core.errors import InputError
+from lightning_recipes.recipes import AdversarialClassification, Classification
+from lightning_recipes.recipes.cli.catalog import find, names
+from lightning_recipes.recipes.cli.parsing import recipe_files
+from lightning_recipes.recipes.cli.trainer_cli import RecipesCLI, load_plugins, quieten
 from PIL import Image
 
 
@@ -15,15 +16,15 @@ def images():
     """The folder that the recipes for image folders name."""
     for part in ("train", "test"):
         for name in ("a", "b"):
-            (folder := cli_configs.Path("data/images") / part / name).mkdir(parents=True)
+            (folder := recipe_files.Path("data/images") / part / name).mkdir(parents=True)
             Image.new("RGB", (8, 8)).save(folder / "0.png")
 
 
 def make_teacher(path, data):
     """A checkpoint where a recipe expects one, of the network that the folder is named after."""
-    name = cli_configs.Path(path).parts[-3]
+    name = recipe_files.Path(path).parts[-3]
     trained = Classification(name, data.num_classes, in_chans=data.in_chans, image_size=data.image_size)
-    cli_configs.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    recipe_files.Path(path).parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
 
 
@@ -47,7 +48,7 @@ def test_each_kind_is_shipped():
 def test_recipes_and_overlays_on_them_can_be_built(recipe):
     quieten()
     load_plugins()
-    content = cli_configs.load(recipe, find(recipe))
+    content = recipe_files.load(recipe, find(recipe))
     objective = content["model"]["init_args"].get("objective", {}).get("init_args", {})
     if "teacher" in objective:
         make_teacher(objective["teacher"], getattr(datamodules, content["data"]["class_path"]))
@@ -60,19 +61,19 @@ def test_recipes_and_overlays_on_them_can_be_built(recipe):
         if content["model"]["class_path"] == "DatasetDistillation" and overlay in ("compile", "teacher"):
             # It has no network to compile or teach.
             with pytest.raises(InputError, match="DatasetDistillation"):
-                RecipesCLI(*cli_configs.resolve(arguments))
+                RecipesCLI(*recipe_files.resolve(arguments))
             continue
         if overlay == recipe.split("/")[-1]:
             # The recipe has what the overlay brings.
             with pytest.raises(InputError, match="is given twice"):
-                RecipesCLI(*cli_configs.resolve(arguments))
+                RecipesCLI(*recipe_files.resolve(arguments))
             continue
         if overlay == "teacher":
             make_teacher("other/convnet/checkpoints/best.ckpt", cli.datamodule)
             arguments += ["--model.objective.teacher", "other/convnet/checkpoints/best.ckpt"]
-        cli = RecipesCLI(*cli_configs.resolve(arguments))
+        cli = RecipesCLI(*recipe_files.resolve(arguments))
         assert cli.settings.name == "+".join([recipe, *([overlay] if overlay else [])])
-        for key in cli_configs.load(overlay, find(overlay)).get("trainer", {}) if overlay else []:
+        for key in recipe_files.load(overlay, find(overlay)).get("trainer", {}) if overlay else []:
             assert cli.settings.trainer[key.rstrip("+")] is not None
         assert cli.model.num_classes == cli.datamodule.num_classes
         if isinstance(cli.model, AdversarialClassification):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning_recipes.modules.attacks import NFGSM, PGD
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from torch import nn
 
 IMAGES = torch.rand(64, 1, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from lightning_recipes.modules.attacks import robustness
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from torch import nn
 
 pytest.importorskip("pyautoattack")

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from lightning_recipes.modules.auxiliary import AugLocal, auglocal_depths, auglocal_units
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.networks._blocks import BasicBlock
 from lightning_recipes.recipes import LocalLearning
 

@@ -19,7 +19,7 @@ from lightning_recipes.modules.auxiliary import (
     follow,
     similarities,
 )
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.recipes import LocalLearning
 from settings import digits, local

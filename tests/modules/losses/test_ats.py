@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.losses import (
     ATS,
     ats_loss,

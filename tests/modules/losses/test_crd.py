@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.losses import CRD, contrast_loss
 
 from .examples import close, waves

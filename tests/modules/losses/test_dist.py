@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.losses import DIST, dist_loss
 
 from .examples import LABELS, STUDENT3, TEACHER3, close, random_logits

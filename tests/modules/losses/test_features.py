@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.losses import (
     AttentionTransfer,
     FitNet,

@@ -1,7 +1,7 @@
 import pytest
 import safetensors.torch
 import torch
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.losses import (
     ATS,
     GlobalLabels,

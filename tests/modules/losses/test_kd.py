@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.losses import KD, kd_loss
 
 from .examples import LABELS, STUDENT, TEACHER, close, random_logits

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.losses import RKD, SP, rkd_loss, sp_loss
 
 from .examples import close, waves

@@ -1,8 +1,8 @@
 import pytest
 import timm
 import torch
-from lightning_recipes.modules.errors import InputError
-from lightning_recipes.modules.feature_capture import FeatureCapture
+from lightning_recipes.modules.core.errors import InputError
+from lightning_recipes.modules.core.feature_capture import FeatureCapture
 from lightning_recipes.modules.networks import create_network
 
 # Parameters of the published networks. CIFAR ResNets of local learning and ConvNets of dataset distillation: the

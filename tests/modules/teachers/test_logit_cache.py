@@ -1,7 +1,7 @@
 import pytest
 import safetensors.torch
 import torch
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.teachers.logit_cache import LogitCache, image_keys
 
 IMAGES = torch.randn(50, 3, 6, 6, generator=torch.Generator().manual_seed(0))

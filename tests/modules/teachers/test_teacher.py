@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import torch
-from lightning_recipes.modules.errors import InputError
-from lightning_recipes.modules.network_file import save_network
+from lightning_recipes.modules.artifacts.network_file import save_network
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.modules.teachers import Teacher, load_teacher
 from lightning_recipes.recipes import Classification

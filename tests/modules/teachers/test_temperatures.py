@@ -3,7 +3,7 @@ import statistics
 
 import pytest
 import torch
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.teachers import temperature_grid, temperatures
 
 TEACHER = torch.tensor([[4, 2, 1, 0, -1], [0.5, 3, 2.5, -0.5, 1]])

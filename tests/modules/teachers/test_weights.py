@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning_recipes.modules.errors import InputError
+from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.modules.networks import create_network
 from lightning_recipes.modules.teachers import load_teacher
 from lightning_recipes.modules.teachers.weights import load_weights, read_weights

@@ -1,0 +1,1 @@
+"""Callbacks around a run: progress, summary, interruption, finite losses, predictions."""

@@ -1,0 +1,179 @@
+"""Stopping a run by a signal without losing its progress."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from ...modules.exact_resume import ExactResume
+
+
+class GracefulExit(SystemExit):
+    """Ends a run that saved a checkpoint after a signal; ``code`` is the exit code of the process."""
+
+
+class GracefulInterrupt(Callback):
+    """Saves a checkpoint and ends the run on Ctrl-C, SIGTERM or SIGUSR1.
+
+    The step in progress is finished first, or the validation and the epoch. Training resumed from that checkpoint goes
+    on bit for bit. A second signal ends the run at once. The exit code is 1 after Ctrl-C, 143 after SIGTERM and 138
+    after SIGUSR1.
+
+    With several processes, one that gets the signal is enough: all of them agree after each step and end together.
+    Under SLURM with Lightning's automatic requeueing, the requeue signal saves the checkpoint, requeues the job and
+    ends the run.
+
+    Args:
+        dirpath: Folder of ``interrupted.ckpt``. A requeued SLURM job goes on from ``hpc_ckpt_<n>.ckpt`` instead, in the
+            Trainer's ``default_root_dir``, where Lightning looks for it.
+        resume: Command to print, to which ``--ckpt_path FILE`` is added; empty prints the file alone.
+    """
+
+    def __init__(self, dirpath: str, resume: str = "") -> None:
+        self.path = Path(dirpath) / "interrupted.ckpt"
+        self.resume = resume
+        self._signal = 0
+        self._previous: dict[int, Any] = {}
+        self._group: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Come last after a step, and first before an epoch, so that every part of the run has done all of either."""
+        position = ExactResume.attach(trainer)
+        others = [callback for callback in trainer.callbacks if not isinstance(callback, _OWN)]  # type: ignore
+        trainer.callbacks = [position, _BetweenEpochs(self), *others, self]  # type: ignore[attr-defined]
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signals."""
+        self._take_over(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signals."""
+        self._take_over(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here unless a validation or the end of the epoch follows, where checkpoints are written too."""
+        fetcher: Any = trainer.fit_loop._data_fetcher
+        if not trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
+            self._stop_within_epoch(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop here if the epoch goes on after this validation."""
+        if not trainer.sanity_checking:
+            self._stop_within_epoch(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say how to go on."""
+        if not isinstance(exception, (KeyboardInterrupt, GracefulExit)):
+            return
+        last = str(getattr(trainer.checkpoint_callback, "last_model_path", ""))
+        checkpoint = str(self.path) if isinstance(exception, GracefulExit) else last
+        if checkpoint:
+            command = f"{self.resume} --ckpt_path {shlex.quote(checkpoint)}".lstrip()
+            rank_zero_info(f"Interrupted. To go on: {command}")
+        else:
+            rank_zero_info("Interrupted before a checkpoint had been written.")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+        self._group = None
+
+    def _take_over(self, trainer: Trainer) -> None:
+        # Not in `setup`: Lightning registers its own handlers after it. Its handler of SIGTERM waits for the other
+        # processes wherever this one happens to be, and the one of SLURM saves in the middle of a step.
+        if self._previous:
+            return
+        self._signal = 0
+        if trainer.world_size > 1 and dist.is_initialized():
+            # On the CPU, so that nothing waits for the device.
+            self._group = dist.new_group(backend="gloo")
+        if threading.current_thread() is threading.main_thread():
+            numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
+            requeue = _requeue_signal(trainer)
+            for number in numbers | ({requeue} if requeue else set()):
+                self._previous[number] = signal.signal(number, self._ask)
+
+    def _ask(self, signum: int, frame: Any) -> None:
+        self._signal = signum
+        for number in self._previous:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+        # Not by `print` or a logger, one of which this signal may have interrupted.
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{name}: saving a checkpoint after this step; a second one stops at once.\n".encode())
+
+    def _stop_within_epoch(self, trainer: Trainer) -> None:
+        # A checkpoint does not hold gradients that are being accumulated.
+        if not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
+            self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        if self._group is not None:
+            asked = torch.tensor(self._signal)
+            dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._group)
+            self._signal = int(asked)
+        if not self._signal or trainer.global_step == trainer.max_steps:
+            return
+        requeued = self._signal == _requeue_signal(trainer)
+        if requeued:
+            # A requeued job whose Trainer has the same root folder goes on from this file by itself.
+            self.path = Path(trainer._checkpoint_connector.hpc_save_path(trainer.default_root_dir))
+        trainer.save_checkpoint(self.path, weights_only=False)
+        if requeued and trainer.is_global_zero:
+            _requeue()
+        raise GracefulExit(self._exit_code(trainer))
+
+    def _exit_code(self, trainer: Trainer) -> int:
+        environment: Any = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
+            return 0  # the first process started this one, and Lightning kills it when this one fails
+        return 1 if self._signal == signal.SIGINT else 128 + self._signal
+
+
+class _BetweenEpochs(Callback):
+    """Stops a run before an epoch begins, when the last one has been ended by all callbacks."""
+
+    def __init__(self, interrupt: GracefulInterrupt) -> None:
+        self.interrupt = interrupt
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.interrupt._stop_if_asked(trainer)
+
+
+_OWN = (ExactResume, GracefulInterrupt, _BetweenEpochs)
+
+
+def _requeue_signal(trainer: Trainer) -> int | None:
+    """The signal by which SLURM announces that a job's time is up; None without SLURM or requeueing."""
+    environment: Any = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+        return environment.requeue_signal
+    return None
+
+
+def _requeue() -> None:
+    """Put the SLURM job back into the queue."""
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        rank_zero_info(f"The job {job} could not be requeued: {error}")

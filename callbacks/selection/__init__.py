@@ -1,0 +1,1 @@
+"""Callbacks that choose the samples of an epoch, one rule each."""

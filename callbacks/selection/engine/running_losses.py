@@ -1,0 +1,98 @@
+"""What the rules share that keep the samples with the highest running mean of the loss for some epochs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....modules.core.checks import check
+from ....modules.core.errors import InputError
+from ....modules.core.sampling import uniform_subset
+from .checks import check_prune_ratio
+from .data_selection import DataSelection
+
+
+class RunningLossSelection(DataSelection):
+    """Chooses a fixed number of samples by running means of their losses, every so many epochs.
+
+    The first epoch uses every sample; the set chosen for epoch 1 serves ``every`` epochs, then the next is chosen. It
+    is part of the memory, and so of checkpoints.
+
+    Args:
+        prune_ratio: Share of all samples left out of an epoch, in [0, 1).
+        score_momentum: Share of its old value that a running mean keeps, in [0, 1).
+        every: Epochs between two decisions.
+        seed: Seed of what is drawn and of the order.
+
+    Raises:
+        InputError: If an argument is out of its range.
+    """
+
+    weights_samples = False
+
+    def __init__(self, prune_ratio: float, *, score_momentum: float, every: int, seed: int | None) -> None:
+        super().__init__(seed=seed)
+        check_prune_ratio(prune_ratio)
+        check(0 <= score_momentum < 1, "score_momentum", score_momentum, "in [0, 1)")
+        if every < 1:
+            raise InputError(f"every must be at least 1, to decide anew each epoch, but is {every}")
+        self.prune_ratio = prune_ratio
+        self.score_momentum = score_momentum
+        self.every = every
+
+    @abstractmethod
+    def choose(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
+        """Mark ``keep`` samples.
+
+        Args:
+            scores: The samples' scores, float32 ``(N,)``; NaN for one that has none yet.
+            keep: How many, from 1 to N.
+            generator: Source of randomness.
+
+        Returns:
+            bool ``(N,)``.
+        """
+
+    def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """All samples in the first epoch, then those of the last decision."""
+        if epoch == 0:
+            return torch.arange(len(scores)), None
+        decided = epoch - (epoch - 1) % self.every
+        # Scores have changed since, so what was chosen is read and not chosen again.
+        if self.memory["decided"] != decided:
+            keep = max(1, round((1 - self.prune_ratio) * len(scores)))
+            self.memory["kept"] = self.choose(scores, keep, self.generator(decided))
+            self.memory["decided"] = torch.tensor(decided)
+        return self.memory["kept"].nonzero().flatten(), None
+
+    def new_memory(self, size: int) -> dict[str, Tensor]:
+        """Scores, the samples chosen last, and the epoch they were chosen for; 0 is none."""
+        kept = torch.ones(size, dtype=torch.bool)
+        return {**super().new_memory(size), "kept": kept, "decided": torch.tensor(0)}
+
+
+def running_mean(old: Tensor, new: Tensor, momentum: float) -> Tensor:
+    """Means after one more value each: a share ``momentum`` of the old, or none of it where that is NaN."""
+    return torch.where(old.isnan(), new, old.lerp(new, 1 - momentum))
+
+
+def highest(scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
+    """Mark the ``keep`` highest scores, in linear time; which of equal ones is left to chance, how many is not.
+
+    Args:
+        scores: float32 ``(N,)``; NaN counts as higher than all others.
+        keep: How many, from 1 to N.
+        generator: Source of randomness.
+
+    Returns:
+        bool ``(N,)``.
+    """
+    values = scores.numpy()
+    values = np.where(np.isnan(values), np.inf, values)
+    bound = np.partition(values, len(values) - keep)[len(values) - keep]
+    above = torch.from_numpy(values > bound)
+    equal = torch.from_numpy(values == bound)
+    return above | uniform_subset(len(values), keep - int(above.sum()), generator, among=equal)

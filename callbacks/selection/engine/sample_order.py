@@ -1,0 +1,203 @@
+"""The order of the samples in a batch, from the collate function to the training step."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import DataLoader
+
+from ....modules.core.sampling import isolated_rng
+
+CHECKED_BATCHES = 3
+"""Number of batches at the start of a run that are searched for a changed order."""
+
+
+class SampleOrder:
+    """Follows the samples of each batch of a loader.
+
+    A collate function that sorts its list in place is followed: the loader's batches stay the same, and ``places``
+    says where each row comes from. Any other change of order is found in the first batches, and ``moved`` names it.
+
+    Args:
+        loader: Loader whose ``collate_fn`` and iterators are wrapped, in place.
+        on_fetch: Called before each batch is fetched.
+
+    Attributes:
+        places: For each row of the last batch its place in the order of the sampler ``(N,)``; None if they agree.
+        moved: The step that changes the order of the samples in an unknown way, for messages; None if there is none.
+    """
+
+    def __init__(self, loader: DataLoader, on_fetch: Callable[[], None]) -> None:
+        self.places: Tensor | None = None
+        self.moved: str | None = None
+        self._on_fetch = on_fetch
+        self._fetched = 0
+        self._sent: list[list[Hashable]] | None = None
+        self._collate = loader.collate_fn = _OrderedCollate(loader.collate_fn)
+        make = loader._get_iterator
+
+        def get_iterator() -> Any:
+            iterator = make()
+            kind = type(iterator)
+            iterator.__class__ = type(kind.__name__, (_Receives, kind), {"_owner": self})
+            return iterator
+
+        loader._get_iterator = get_iterator  # type: ignore[method-assign]
+
+    @property
+    def checking(self) -> bool:
+        """Whether the last batch is one of the first."""
+        return self._fetched <= CHECKED_BATCHES
+
+    def receive(self, batch: Any) -> Any:
+        """Take note of the order of a fetched batch, and return the batch as the user's collate function made it."""
+        self.places = None
+        self._fetched += 1
+        if isinstance(batch, _Ordered):
+            if batch.moved:
+                self.moved = "the collate function"
+            batch, self.places = batch.batch, batch.places
+        if self.checking:
+            self._sent = _rows(batch)
+        else:
+            # Workers of later epochs start from this copy.
+            self._collate.checks, self._sent = 0, None
+        return batch
+
+    def check_arrival(self, batch: Any) -> None:
+        """Compare one of the first batches with the batch that the loader gave."""
+        if self._sent is not None and self.moved is None:
+            arrived = _rows(batch)
+            if _is_moved([(sent, found) for found in arrived for sent in self._sent]):
+                self.moved = "a hook of the batch transfer or the loader's __iter__"
+        self._sent = None
+
+
+class _Receives:
+    """Mixed into an iterator of a `DataLoader`."""
+
+    _owner: SampleOrder
+
+    def _next_data(self) -> Any:
+        self._owner._on_fetch()
+        return self._owner.receive(super()._next_data())  # type: ignore[misc]
+
+
+class _Ordered(NamedTuple):
+    """A batch whose order is not the sampler's, on its way from a worker."""
+
+    batch: Any
+    places: Tensor | None
+    moved: bool
+
+
+class _OrderedCollate:
+    """A collate function that also says where each sample went, if the order changed."""
+
+    def __init__(self, collate: Callable[[list], Any]) -> None:
+        self.collate = collate
+        self.checks = CHECKED_BATCHES
+
+    def __call__(self, samples: list) -> Any:
+        moved = False
+        if self.checks:
+            self.checks -= 1
+            moved = self._moves(samples)
+        before = list(samples)
+        batch = self.collate(samples)
+        places = _places(before, samples)
+        return batch if places is None and not moved else _Ordered(batch, places, moved)
+
+    def _moves(self, samples: list) -> bool:
+        """Whether the samples in reverse do not give the same batch in reverse."""
+        try:
+            with isolated_rng(0):
+                forward, backward = (
+                    self._undone(copy.deepcopy(part)) for part in (samples[:_TRIED], samples[:_TRIED][::-1])
+                )
+        except Exception:  # A collate function that cannot be called twice: nothing is known.
+            return False
+        if len(forward) != len(backward):
+            return False
+        return _is_moved([(rows, back[::-1]) for rows, back in zip(forward, backward, strict=True)])
+
+    def _undone(self, samples: list) -> list[list[Hashable]]:
+        """Rows of a batch in the order of its samples, as far as the list tells."""
+        before = list(samples)
+        found = [rows for rows in _rows(self.collate(samples)) if len(rows) == len(before)]
+        places = _places(before, samples)
+        if places is None:
+            return found
+        places = places.argsort()
+        return [[rows[place] for place in places.tolist()] for rows in found]
+
+
+_TRIED = 32
+
+
+def _places(before: list, after: Any) -> Tensor | None:
+    """The places that the objects of a list had before it was sorted in place; None if it was not."""
+    if not isinstance(after, list) or all(map(lambda old, new: old is new, before, after)):
+        return None
+    place = {id(sample): number for number, sample in enumerate(before)}
+    found = [place.get(id(sample)) for sample in after]
+    if None in found or sorted(found) != list(range(len(before))):  # type: ignore[type-var]
+        return None
+    return torch.tensor(found)
+
+
+def _is_moved(pairs: list[tuple[list[Hashable], list[Hashable]]]) -> bool:
+    """Whether rows have the order of others, or are the same in another order; the most varied rows decide."""
+    best, moved = (1, False), False
+    for expected, found in pairs:
+        if len(expected) != len(found):
+            continue
+        kept = expected == found
+        if kept or Counter(expected) == Counter(found):
+            rank = (len(set(found)), kept)
+            if rank > best:
+                best, moved = rank, not kept
+    return moved
+
+
+def _rows(batch: Any) -> list[list[Hashable]]:
+    """A hash of each row of everything in a batch that has rows."""
+    if isinstance(batch, (PackedSequence, str, bytes)):
+        return []
+    if isinstance(batch, Tensor):
+        return [_hashes(batch)] if batch.ndim and len(batch) > 1 and not _is_arrangement(batch) else []
+    if isinstance(batch, np.ndarray):
+        return _rows(torch.from_numpy(batch)) if batch.dtype.kind in "biuf" else []
+    if isinstance(batch, Mapping):
+        return [rows for value in batch.values() for rows in _rows(value)]
+    if not isinstance(batch, Sequence):
+        return []
+    if batch and all(isinstance(value, (str, int, float)) for value in batch):
+        return [list(batch)]
+    found = [rows for value in batch for rows in _rows(value)]
+    fields = all(isinstance(value, Tensor) and value.shape[:1] == (len(batch),) for value in batch)
+    if len(batch) > 1 and not fields and all(isinstance(value, Tensor) for value in batch):
+        found.append([hash(_bytes(value)) for value in batch])
+    return found
+
+
+def _is_arrangement(values: Tensor) -> bool:
+    """Whether values ``(N,)`` are places in the batch, as `argsort` gives them, and no data."""
+    if values.ndim != 1 or values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        return False
+    return bool((values.sort().values == torch.arange(len(values), device=values.device)).all())
+
+
+def _hashes(values: Tensor) -> list[Hashable]:
+    return [hash(_bytes(row)) for row in values.detach().cpu()]
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,1 @@
+"""Parts that every other package uses: checks, errors, random streams, schedules, running means, feature capture."""

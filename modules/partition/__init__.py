@@ -1,0 +1,5 @@
+"""Cut any network into local units."""
+
+from .cuts import LocalUnit, Partition, local_units, partition
+
+__all__ = ["LocalUnit", "Partition", "local_units", "partition"]

@@ -1,0 +1,1 @@
+"""Small sets of images: joining them, choosing classes, and training networks on them."""

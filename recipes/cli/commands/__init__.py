@@ -1,0 +1,1 @@
+"""Commands of `recipes` that train nothing, one file each."""

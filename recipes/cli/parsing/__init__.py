@@ -1,0 +1,1 @@
+"""Recipe files and options: how they are read, merged and checked."""

@@ -1,0 +1,333 @@
+"""`recipes fit` and the trainer's other commands: LightningCLI with one folder per run and errors meant to be read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shlex
+import warnings
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from ... import callbacks, datamodules, recipes
+from ...callbacks.run.graceful_interrupt import GracefulExit
+from ...modules.core.errors import InputError, RunError
+from ...modules.core.files import replaced
+from ...modules.optimizers.lars import LARS
+from .checkpoint import check_checkpoint
+from .default_callbacks import check_unique, default_callbacks, default_loggers
+from .parsing import recipe_files, trainer_lists
+from .parsing.changed_classes import warn_of_changed_classes
+from .parsing.loss_weights import drop_weights_of_another_loss
+from .parsing.parser import RecipesParser
+from .refusals import check_settings, explained
+from .resume import wandb_run
+from .run_folder import RunFolder
+from .save_recipe import SaveRecipe
+from .trainer import RecipesTrainer
+
+# Classes have short names once they are imported, which recipes are only when they are asked for.
+_IMPORTED = [getattr(package, name) for package in (recipes, callbacks, datamodules) for name in package.__all__]
+_IMPORTED.append(LARS)
+
+# What a model learns from the data: arguments of the one, attributes of the other.
+_LINKED = ("num_classes", "in_chans", "image_size", "mean", "std")
+
+# Errors of Lightning and torch, of no class of their own, that what the user gave can cause.
+_USER_ERRORS = ("Early stopping conditioned on", "Error(s) in loading state_dict")
+
+_PLUGINS = "lightning_recipes.plugins"
+
+
+def run(arguments: list[str]) -> int:
+    """Run one of the trainer's commands.
+
+    Args:
+        arguments: The command and its options, as after ``recipes``.
+
+    Returns:
+        0, or the exit code of a run that a signal ended.
+
+    Raises:
+        InputError: If what the user gave cannot be used.
+        RunError: If the run failed after it had started.
+    """
+    return completed(arguments)[0]
+
+
+def completed(arguments: list[str]) -> tuple[int, RecipesCLI]:
+    """Do what `run` does.
+
+    Returns:
+        The exit code, and the command with its trainer, model and data.
+    """
+    quieten()
+    load_plugins()
+    cli = RecipesCLI(*recipe_files.resolve(arguments), command=shlex.join(["recipes", *arguments]))
+    started = False
+    try:
+        cli.execute()
+        started = cli.subcommand != "fit"  # a run has started when it has a recipe.yaml
+    except GracefulExit as end:
+        return int(str(end.code)), cli
+    except BaseException as error:
+        if isinstance(error, MisconfigurationException) or str(error).startswith(_USER_ERRORS):
+            raise InputError(str(error)[:300]) from error
+        refusal = None if isinstance(error, RunError) else explained(error, has_trained=cli.has_trained)
+        if refusal is not None:
+            raise refusal from error
+        raise
+    finally:
+        cli.close(started=started)
+    return 0, cli
+
+
+class RecipesCLI(LightningCLI):
+    """LightningCLI with the run folder, default callbacks and data links of this project.
+
+    Args:
+        arguments: Command and options, with a file for each ``-c``.
+        configs: Those files under the names the user gave them, in order.
+        command: What the user typed.
+    """
+
+    def __init__(self, arguments: list[str], configs: dict[str, Path], *, command: str = "") -> None:
+        self.arguments = arguments
+        self.command = command
+        self.configs = configs
+        self.folder: RunFolder | None = None
+        self._saver: SaveRecipe | None = None
+        # Abbreviated options would work on the command line and fail in a file.
+        options: dict[str, Any] = {"allow_abbrev": False}
+        super().__init__(
+            save_config_callback=None,
+            trainer_class=RecipesTrainer,
+            seed_everything_default=0,
+            parser_class=RecipesParser,
+            parser_kwargs={**options, arguments[0]: dict(options)},
+            auto_configure_optimizers=False,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The trainer's method that is asked for, with the arguments that are filled in here; others need no parser."""
+        filled_in = {"model", "datamodule"}
+        return {self.arguments[0]: LightningCLI.subcommands().get(self.arguments[0], filled_in)}
+
+    @property
+    def run_dir(self) -> Path | None:
+        """Folder of the run; None for a run that writes nothing."""
+        return self.folder.path if self.folder is not None else None
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether a training step was finished."""
+        return self._saver is not None and self._saver.has_trained
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that knows the files for its error messages."""
+        parser: Any = super().init_parser(**kwargs)
+        parser.arguments, parser.configs = self.arguments, self.configs
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run folder's options and what the model learns from the data."""
+        parser.add_argument("--name", type=str | None, help="Name of the run's folder (default: from the -c options).")
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            help="Folder of this run (default: <trainer.default_root_dir, or runs>/<name>/<time>).",
+        )
+        if self.arguments[0] == "fit":
+            parser.add_argument(
+                "--resume",
+                action="store_true",
+                help="Go on with the run in --run_dir from its newest checkpoint, or start it where there is none.",
+            )
+        for key in _LINKED:
+            parser.link_arguments(
+                "data", f"model.init_args.{key}", compute_fn=self._from_data(key), apply_on="instantiate"
+            )
+
+    def _from_data(self, key: str) -> Callable[[Any], Any]:
+        def value(data: Any) -> Any:
+            given = self.settings.get(f"model.init_args.{key}")
+            known = getattr(data, key, given)
+            if given is not None and given != known and self._is_given(key):
+                rank_zero_warn(f"model.{key} {given} is replaced by {known}, the {key} of {type(data).__name__}")
+            return known
+
+        return value
+
+    def _is_given(self, key: str) -> bool:
+        """Whether the user gave an argument of the model, on the command line or in a file."""
+        models = [recipe_files.load(name, path).get("model") for name, path in self.configs.items()]
+        in_files = [model.get("init_args") or {} for model in models if isinstance(model, dict)]
+        return any(re.match(rf"--model\.(init_args\.)?{key}\b", word) for word in self.arguments) or any(
+            key in arguments for arguments in in_files
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments given to this object and not those of the process."""
+        words, of_class = trainer_lists.expand(self.arguments, self.configs)
+        self.config = parser.parse_args(words)
+        if of_class:
+            self.config = parser.parse_args([*words, *trainer_lists.with_options_of_classes(self.settings, of_class)])
+        settings = self.settings
+        check_settings(settings, str(self.config.subcommand))
+        warn_of_changed_classes(settings, self.configs, self.arguments)
+        trainer_lists.warn_of_replaced_lists(self.arguments, self.configs)
+        drop_weights_of_another_loss(settings.model, self.configs, self.arguments)
+        if settings.name is None:
+            settings.name = "+".join(map(recipe_files.run_name, self.configs)) or "unnamed"
+        if ".." in Path(settings.name).parts or Path(settings.name).is_absolute():
+            raise InputError(f"name {settings.name} would leave the folder of runs; --run_dir names a folder elsewhere")
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: a checkpoint's hyper-parameters must not beat the files and the command line."""
+
+    @property
+    def settings(self) -> Any:
+        """The parsed options of the command."""
+        return self.config[self.config.subcommand]
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer; what their constructors refuse is an error of the recipe."""
+        try:
+            super().instantiate_classes()
+        except BaseException as error:
+            self.close(started=False)
+            refusal = explained(error)
+            if refusal is not None:
+                raise refusal from error
+            if isinstance(error, (ValueError, TypeError, ImportError, MisconfigurationException)):
+                raise InputError(f"{type(error).__name__} while building the recipe: {error}") from error
+            raise
+
+    def before_instantiate_classes(self) -> None:
+        """Make the run folder, and send the loggers there that were given none."""
+        settings = self.settings
+        self.recipe = settings.clone()
+        if settings.trainer.fast_dev_run or settings.trainer.barebones:
+            return
+        self.folder = RunFolder(
+            str(self.subcommand),
+            name=settings.name,
+            root=settings.trainer.default_root_dir,
+            exact=settings.run_dir,
+            checkpoint=settings.ckpt_path,
+            resume=settings.get("resume", False),
+        )
+        settings.ckpt_path = self.folder.checkpoint
+        loggers = settings.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            arguments = getattr(logger, "init_args", None)
+            if arguments is not None and str(arguments.get("save_dir")) in (".", "runs"):
+                arguments.save_dir = str(self.run_dir)
+                if "WandbLogger" in logger.class_path and arguments.get("id") is None:
+                    # A test goes to the wandb run of the training that wrote the checkpoint.
+                    of_checkpoint = Path(settings.ckpt_path or ".").resolve().parent.parent
+                    is_fit = self.config.subcommand == "fit"
+                    if self.folder.resumes or not is_fit:
+                        arguments.id = wandb_run(self.folder.path if is_fit else of_checkpoint)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Build the trainer with the default callbacks and loggers, all of which write to the run folder."""
+        trainer = self._get(self.config_init, "trainer")
+        given = trainer.callbacks or []
+        given = given if isinstance(given, list) else [given]
+        check_unique(given)
+        chosen = given + default_callbacks(
+            str(self.subcommand),
+            given,
+            trainer=trainer,
+            model=self.model,
+            run_dir=self.run_dir,
+            checkpoint=self.settings.ckpt_path,
+        )
+        if self.folder is not None and self.run_dir is not None:
+            self._saver = SaveRecipe(self._parser(self.subcommand), self.recipe, self.run_dir, self.command)
+            chosen.append(self._saver)
+            kwargs |= {
+                "default_root_dir": str(self.run_dir),
+                "logger": default_loggers(
+                    trainer.logger, self.run_dir, self.settings.ckpt_path if self.folder.resumes else None
+                ),
+            }
+        # Lightning's summary counts the parts of a recipe; ours counts the parameters.
+        kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)
+        return super().instantiate_trainer(callbacks=chosen, **kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do nothing while parsing; `execute` runs the command."""
+
+    def execute(self) -> None:
+        """Run the command."""
+        command = str(self.subcommand)
+        if self.datamodule is not None and is_overridden("state_dict", self.datamodule):
+            # Lightning knows loaders that go on within an epoch, but not data modules.
+            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
+        if self.settings.ckpt_path:
+            check_checkpoint(self.settings.ckpt_path, self.model)
+        elif command != "fit":
+            rank_zero_warn(f"no --ckpt_path was given: {command} uses the network as it was built")
+        super()._run_subcommand(command)
+        if command in ("validate", "test") and self.run_dir is not None and self.trainer.is_global_zero:
+            metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+            with replaced(self.run_dir / "metrics.json") as file:
+                file.write_text(json.dumps(metrics, indent=2) + "\n")
+
+    def close(self, *, started: bool) -> None:
+        """Let others have the run folder, and leave none behind if the command never started."""
+        if self.folder is not None:
+            self.folder.close(started=started)
+
+
+def load_plugins() -> None:
+    """Import what other installed projects offer, so that their classes have short names here.
+
+    A project takes part with an entry point of the group ``lightning_recipes.plugins`` that names a module.
+    """
+    for plugin in entry_points(group=_PLUGINS):
+        try:
+            plugin.load()
+        except Exception as error:
+            raise InputError(
+                f"plugin {plugin.name!r} ({plugin.value}) cannot be imported: {type(error).__name__}: {error}."
+                " Mend or uninstall the project that brings it"
+            ) from error
+
+
+def quieten() -> None:
+    """Leave out lines that advertise, list absent hardware, or advise against what this project does on purpose."""
+
+    def worth_reading(record: logging.LogRecord) -> bool:
+        unwanted = "Tip:|TPU available|HPU available|GPU available: False|Seed set|Running in `fast_dev"
+        return not re.match(rf"(💡 |\[rank: \d+\] )?({unwanted})", record.getMessage())
+
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(worth_reading)
+    logging.getLogger("lightning.fabric.utilities.seed").addFilter(worth_reading)
+    for message in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*treespec, LeafSpec.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = _short_warning
+
+
+def _short_warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
+    """Where in our code a warning comes from helps nobody who trains with it."""
+    if Path(filename).is_relative_to(Path(__file__).parents[2]):
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
