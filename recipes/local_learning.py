@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..modules.auxiliary import Auxiliary, Cut, LocalHead
 from ..modules.auxiliary._base import check_auxiliary
-from ..modules.auxiliary._maps import channels_are_last
 from ..modules.core.errors import InputError
+from ..modules.core.feature_maps import channels_are_last
 from ..modules.core.gradient_reduction import GradientReduction
 from ..modules.networks import to_memory_format
 from ..modules.networks.normalized import register_statistics, statistics_of_data

@@ -65,6 +65,17 @@ def test_packages_import_only_what_they_may(path):
     assert set(imported_packages(path)) <= ALLOWED[package]
 
 
+def test_core_stands_on_its_own():
+    """It imports no Lightning and no other room of ours."""
+    found = [
+        f"{path.name}: {line}"
+        for path in sorted((ROOT / "modules" / "core").glob("*.py"))
+        for line in path.read_text().splitlines()
+        if re.match(r"\s*(from|import) (lightning|\.\.)", line)
+    ]
+    assert not found, found
+
+
 def test_every_folder_with_python_is_a_listed_package():
     with (ROOT / "pyproject.toml").open("rb") as file:
         listed = tomllib.load(file)["tool"]["setuptools"]["packages"]

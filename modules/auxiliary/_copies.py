@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
+from ..core.feature_maps import ToMaps
 from ..partition.cuts import LocalUnit
-from ._maps import ToMaps
 
 
 def fresh_copy(module: nn.Module) -> nn.Module:

@@ -7,9 +7,9 @@ from typing import Literal
 from torch import nn
 
 from ..core.checks import one_of
+from ..core.feature_maps import ToMaps
 from ..networks._blocks import he_initialization
 from ._base import Auxiliary, Cut, LocalHead
-from ._maps import ToMaps
 from .auglocal import ClassifierHead
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.feature_maps import ToMaps, at_least_single
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead, check_auxiliary, first_and_last
-from ._maps import ToMaps, at_least_single
 from .dgl import DGL
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..core.checks import at_least, check, one_of
 from ..core.errors import InputError
+from ..core.feature_maps import ToMaps, at_least_single, cosines
 from ..networks._blocks import he_initialization
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead, first_and_last
-from ._maps import ToMaps, at_least_single, cosines
 from .dgl import convolution
 
 

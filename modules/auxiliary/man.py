@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..core.checks import check, one_of
 from ..core.errors import InputError
+from ..core.feature_maps import ToMaps
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead, check_auxiliary
 from ._copies import check_copied, fresh_copy
-from ._maps import ToMaps
 from .dgl import DGL
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.checks import at_least, check
+from ..core.feature_maps import ToMaps, at_least_single, cosines
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead
-from ._maps import ToMaps, at_least_single, cosines
 
 
 class PredSim(Auxiliary):

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..auxiliary._maps import channels_are_last
 from .errors import InputError
+from .feature_maps import channels_are_last
 
 INPUT = ":input"
 """After the name of a layer: its first input is kept instead of its output."""
