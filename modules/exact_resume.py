@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
     Timer,
 )
-from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from . import lightning_private
 from .core.errors import InputError
 
 
@@ -92,7 +92,7 @@ class ExactResume(Callback):
     ) -> None:
         """Count a batch."""
         self.batches += 1
-        self._is_whole = trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        self._is_whole = lightning_private.has_read_whole_epoch(trainer)
         self._point = "batch"
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -108,7 +108,7 @@ class ExactResume(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note, and let Lightning end a resumed epoch like any other."""
         self._point = "epoch_end"
-        _go_on_normally(trainer)
+        lightning_private.stop_restarting(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note."""
@@ -118,22 +118,21 @@ class ExactResume(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write down where the run is, unless no step has been made in this fit."""
-        if trainer.fit_loop._data_fetcher is None:
+        if not lightning_private.has_begun_reading(trainer):
             return
         checkpoint[_RANDOM] = {"cpu": torch.get_rng_state()}
         if pl_module.device.type == "cuda":
             checkpoint[_RANDOM]["cuda"] = torch.cuda.get_rng_state(pl_module.device)
-        loop = trainer.fit_loop.epoch_loop
         checkpoint[_KEY] = {
             "epoch": self.epoch,
             "batches": self.batches,
             "is_whole": self._is_whole,
             "point": self._point,
             "validation_is_due": self._point in ("batch", "validation") and _validation_is_due(trainer),
-            "gradients_are_lost": self._point in ("batch", "validated") and loop._should_accumulate(),
+            "gradients_are_lost": self._point in ("batch", "validated") and lightning_private.is_accumulating(trainer),
             "metrics": {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()},
-            "log_step": loop._batches_that_stepped - int(self._point == "epoch_end"),
-            "to_log": _to_log(trainer) if self._point in ("batch", "epoch_end") else {},
+            "log_step": lightning_private.logged_steps(trainer) - int(self._point == "epoch_end"),
+            "to_log": lightning_private.metrics_to_log(trainer) if self._point in ("batch", "epoch_end") else {},
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -175,7 +174,7 @@ class ExactResume(Callback):
                 )
         if self._restored["to_log"]:
             row = {**self._restored["to_log"], "epoch": self.epoch}
-            trainer._logger_connector.log_metrics(row, step=self._restored["log_step"])
+            lightning_private.log_row(trainer, row, step=self._restored["log_step"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make up for what was due where the checkpoint was written, and put the generators where they were."""
@@ -187,23 +186,22 @@ class ExactResume(Callback):
         position, self._restored = self._restored, None
         if position is None:
             return
-        loop = trainer.fit_loop
-        trainer._logger_connector._callback_metrics.update(position["metrics"])
+        lightning_private.restore_callback_metrics(trainer, position["metrics"])
         self._has_lost_accumulation = not self._is_over()
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, ModelCheckpoint) and _has_saved(callback, trainer.global_step):
+            if isinstance(callback, ModelCheckpoint):
                 # It would save again after the next batch, where gradients may be half accumulated.
-                callback._last_global_step_saved = trainer.global_step
+                lightning_private.mark_as_saved(callback, trainer.global_step)
         if self._is_over():
-            _go_on_normally(trainer)
+            lightning_private.stop_restarting(trainer)
             if self._point == "epoch_end":
                 _step_plateau_schedules(trainer, pl_module, self.epoch)
             _stop_if_stopped(trainer, self.epoch)
         elif not position["validation_is_due"]:
             if self._point != "epoch_end":
-                loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
+                trainer.fit_loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
             if self._is_whole:
-                loop.epoch_loop.val_loop._has_run = True  # only the end of the epoch is left
+                lightning_private.skip_validation(trainer)
 
     def _is_within_epoch(self) -> bool:
         """Whether batches of the epoch are left."""
@@ -243,34 +241,13 @@ def _set(progress: dict[str, Any], *, begun: int, processed: int) -> None:
         counts |= {"ready": begun, "started": begun, "processed": processed, "completed": processed}
 
 
-def _go_on_normally(trainer: Trainer) -> None:
-    # The loop's own setter never does so where max_steps is given.
-    _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
-
-
 def _validation_is_due(trainer: Trainer) -> bool:
     """Whether a validation follows the last batch, in a run that is not about to stop."""
     stops, trainer.should_stop = trainer.should_stop, False
     try:
-        return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore
+        return lightning_private.is_validation_due(trainer)
     finally:
         trainer.should_stop = stops
-
-
-def _to_log(trainer: Trainer) -> dict[str, Any]:
-    """What Lightning gives to the loggers after this hook."""
-    connector = trainer._logger_connector
-    if trainer.fit_loop.epoch_loop._should_accumulate() or not (
-        connector._first_loop_iter is None or connector.should_update_logs
-    ):
-        return {}
-    return {name: value.detach().cpu() for name, value in connector.metrics["log"].items()}
-
-
-def _has_saved(callback: ModelCheckpoint, step: int) -> bool:
-    """Whether a callback that saves every few steps has done so at this one."""
-    every = callback._every_n_train_steps
-    return bool(every) and step % every == 0
 
 
 def _step_plateau_schedules(trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:

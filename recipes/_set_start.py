@@ -12,6 +12,7 @@ from ..modules.artifacts.synthetic_set import k_center, load_set
 from ..modules.augmentation.batches import normalize
 from ..modules.core.errors import InputError
 from ..modules.core.sampling import Stream, derived_seed, isolated_rng, run_seed
+from ..modules.lightning_private import training_data_source
 from ._class_batches import ClassBatches, RealImages
 
 STARTS = ("real", "noise", "kcenter")
@@ -26,7 +27,7 @@ class SetStart:
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None and hasattr(datamodule, "plain_train_dataloader"):
             return datamodule.plain_train_dataloader()
-        source = self.trainer.fit_loop._data_source
+        source = training_data_source(self.trainer)
         if source.instance is self:
             raise InputError("DatasetDistillation makes its images from real ones: give it a datamodule or a loader")
         # A shuffling loader draws from the global generators.

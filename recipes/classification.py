@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -23,6 +22,7 @@ from ..modules.core.run_shares import check_epochs, in_epochs, warn_if_unreached
 from ..modules.core.running_means import RunningMeans
 from ..modules.core.sampling import run_seed
 from ..modules.exact_resume import ExactResume
+from ..modules.lightning_private import has_written_hyperparameters
 from ..modules.networks import create_network, fastest_memory_format, to_memory_format
 from ..modules.objectives import CrossEntropy, Objective
 from ..modules.optimizers.parameter_groups import FoundRate, parameter_groups, scale_rates
@@ -115,7 +115,7 @@ class Classification(SampleWeighting, LightningModule):
             raise InputError(f"num_classes must be at least 2 but is {num_classes}: set it, as the data does not say")
         # The command line stores the arguments as they were written; objects given in Python are left out, as a
         # checkpoint holds only plain values.
-        objects = [] if _given_hyperparameters.get() else list(self._objects)
+        objects = [] if has_written_hyperparameters() else list(self._objects)
         objects += ["network"] if isinstance(network, nn.Module) else []
         self.save_hyperparameters(ignore=objects, logger=False)
         self.network: nn.Module

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 
 from ..modules.augmentation.siamese import SiameseAugmentation
@@ -18,6 +17,7 @@ from ..modules.core.errors import InputError
 from ..modules.core.running_means import RunningMeans
 from ..modules.core.sampling import Stream, derived_seed, isolated_rng, run_seed
 from ..modules.exact_resume import ExactResume
+from ..modules.lightning_private import has_written_hyperparameters, training_data_source
 from ..modules.matching import ClassBatch, DataDAM, Matching
 from ..modules.networks import create_network, fastest_memory_format, to_memory_format
 from ..modules.synthetic.training import SmallSetTraining
@@ -140,7 +140,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         augmentation = rebuild(augmentation, SiameseAugmentation, argument="augmentation")
         training = rebuild(training, SmallSetTraining, argument="training") or SmallSetTraining()
         # As in `Classification`: a checkpoint holds only plain values.
-        described = {} if _given_hyperparameters.get() else {"matching": matching, "augmentation": augmentation}
+        described = {} if has_written_hyperparameters() else {"matching": matching, "augmentation": augmentation}
         described |= {"training": training} if described else {}
         self.save_hyperparameters(ignore=[*described, "optimizer"] if described else [], logger=False)
         self.hparams.update({name: describe(value) for name, value in described.items()})
@@ -223,7 +223,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         ExactResume.attach(self.trainer)
         self._start_from(RealImages(self._real_batches(), self.num_classes))
         # From here on batches come from `train_dataloader` below.
-        self.trainer.fit_loop._data_source.instance = self
+        training_data_source(self.trainer).instance = self
 
     def train_dataloader(self) -> Any:
         """Real images of this process's classes, ``steps_per_epoch`` batches of them."""

@@ -17,6 +17,7 @@ from ..modules.auxiliary._base import check_auxiliary
 from ..modules.core.errors import InputError
 from ..modules.core.feature_maps import channels_are_last
 from ..modules.core.gradient_reduction import GradientReduction
+from ..modules.lightning_private import is_accumulating
 from ..modules.networks import to_memory_format
 from ..modules.networks.normalized import register_statistics, statistics_of_data
 from ..modules.partition.cuts import Partition, partition
@@ -318,7 +319,7 @@ class LocalLearning(Classification):
             self._check_reached(index)
             self._reached.add(index)
         parameters = self._parameters_of[index]
-        if trainer.world_size > 1 and not trainer.fit_loop._should_accumulate():
+        if trainer.world_size > 1 and not is_accumulating(trainer):
             self._reduction.start(parameters)
         if self.step_per_module:
             self._reduction.finish()

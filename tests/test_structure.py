@@ -142,3 +142,18 @@ def test_random_numbers_are_keyed_in_one_place():
         if re.search(r"SeedSequence|default_rng|RandomState|manual_seed", line) and not re.search(allowed, line)
     ]
     assert not found, found
+
+
+def test_private_names_of_lightning_stand_in_one_file():
+    """A new version of Lightning may change them."""
+    private = re.compile(
+        r"(trainer|loop|_connector)\._[a-z]|_connector\b|from lightning[\w.]* import .*\b_[A-Za-z]|__pl_|_subcommand\("
+    )
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in sources()
+        if path.name != "lightning_private.py"
+        for line in path.read_text().splitlines()
+        if private.search(line)
+    ]
+    assert not found, found

@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from ...modules.exact_resume import ExactResume
+from ...modules.lightning_private import cluster_environment, is_accumulating, is_validation_due, requeue_checkpoint
 
 
 class GracefulExit(SystemExit):
@@ -67,8 +68,7 @@ class GracefulInterrupt(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop here unless a validation or the end of the epoch follows, where checkpoints are written too."""
-        fetcher: Any = trainer.fit_loop._data_fetcher
-        if not trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
+        if not is_validation_due(trainer):
             self._stop_within_epoch(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -121,7 +121,7 @@ class GracefulInterrupt(Callback):
 
     def _stop_within_epoch(self, trainer: Trainer) -> None:
         # A checkpoint does not hold gradients that are being accumulated.
-        if not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
+        if not trainer.is_last_batch and not is_accumulating(trainer):
             self._stop_if_asked(trainer)
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
@@ -134,14 +134,14 @@ class GracefulInterrupt(Callback):
         requeued = self._signal == _requeue_signal(trainer)
         if requeued:
             # A requeued job whose Trainer has the same root folder goes on from this file by itself.
-            self.path = Path(trainer._checkpoint_connector.hpc_save_path(trainer.default_root_dir))
+            self.path = Path(requeue_checkpoint(trainer))
         trainer.save_checkpoint(self.path, weights_only=False)
         if requeued and trainer.is_global_zero:
             _requeue()
         raise GracefulExit(self._exit_code(trainer))
 
     def _exit_code(self, trainer: Trainer) -> int:
-        environment: Any = trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(trainer)
         if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
             return 0  # the first process started this one, and Lightning kills it when this one fails
         return 1 if self._signal == signal.SIGINT else 128 + self._signal
@@ -162,7 +162,7 @@ _OWN = (ExactResume, GracefulInterrupt, _BetweenEpochs)
 
 def _requeue_signal(trainer: Trainer) -> int | None:
     """The signal by which SLURM announces that a job's time is up; None without SLURM or requeueing."""
-    environment: Any = trainer._accelerator_connector.cluster_environment
+    environment = cluster_environment(trainer)
     if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
         return environment.requeue_signal
     return None

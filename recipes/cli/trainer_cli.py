@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -21,6 +21,7 @@ from ... import callbacks, datamodules, recipes
 from ...callbacks.run.graceful_interrupt import GracefulExit
 from ...modules.core.errors import InputError, RunError
 from ...modules.core.files import replaced
+from ...modules.lightning_private import DeferredCLI
 from ...modules.optimizers.lars import LARS
 from .checkpoint import check_checkpoint
 from .default_callbacks import check_unique, default_callbacks, default_loggers
@@ -90,7 +91,7 @@ def completed(arguments: list[str]) -> tuple[int, RecipesCLI]:
     return 0, cli
 
 
-class RecipesCLI(LightningCLI):
+class RecipesCLI(DeferredCLI):
     """LightningCLI with the run folder, default callbacks and data links of this project.
 
     Args:
@@ -119,7 +120,7 @@ class RecipesCLI(LightningCLI):
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The trainer's method that is asked for, with the arguments that are filled in here; others need no parser."""
         filled_in = {"model", "datamodule"}
-        return {self.arguments[0]: LightningCLI.subcommands().get(self.arguments[0], filled_in)}
+        return {self.arguments[0]: DeferredCLI.subcommands().get(self.arguments[0], filled_in)}
 
     @property
     def run_dir(self) -> Path | None:
@@ -190,9 +191,6 @@ class RecipesCLI(LightningCLI):
         if ".." in Path(settings.name).parts or Path(settings.name).is_absolute():
             raise InputError(f"name {settings.name} would leave the folder of runs; --run_dir names a folder elsewhere")
 
-    def _parse_ckpt_path(self) -> None:
-        """Do nothing: a checkpoint's hyper-parameters must not beat the files and the command line."""
-
     @property
     def settings(self) -> Any:
         """The parsed options of the command."""
@@ -240,7 +238,7 @@ class RecipesCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Build the trainer with the default callbacks and loggers, all of which write to the run folder."""
-        trainer = self._get(self.config_init, "trainer")
+        trainer = self.config_init[str(self.subcommand)].trainer
         given = trainer.callbacks or []
         given = given if isinstance(given, list) else [given]
         check_unique(given)
@@ -253,7 +251,7 @@ class RecipesCLI(LightningCLI):
             checkpoint=self.settings.ckpt_path,
         )
         if self.folder is not None and self.run_dir is not None:
-            self._saver = SaveRecipe(self._parser(self.subcommand), self.recipe, self.run_dir, self.command)
+            self._saver = SaveRecipe(self.command_parser, self.recipe, self.run_dir, self.command)
             chosen.append(self._saver)
             kwargs |= {
                 "default_root_dir": str(self.run_dir),
@@ -265,9 +263,6 @@ class RecipesCLI(LightningCLI):
         kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)
         return super().instantiate_trainer(callbacks=chosen, **kwargs)
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Do nothing while parsing; `execute` runs the command."""
-
     def execute(self) -> None:
         """Run the command."""
         command = str(self.subcommand)
@@ -278,7 +273,7 @@ class RecipesCLI(LightningCLI):
             check_checkpoint(self.settings.ckpt_path, self.model)
         elif command != "fit":
             rank_zero_warn(f"no --ckpt_path was given: {command} uses the network as it was built")
-        super()._run_subcommand(command)
+        self.run_command()
         if command in ("validate", "test") and self.run_dir is not None and self.trainer.is_global_zero:
             metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
             with replaced(self.run_dir / "metrics.json") as file:

@@ -15,13 +15,18 @@ from ....modules.core.checks import at_least
 from ....modules.core.errors import InputError
 from ....modules.core.sampling import Stream, epoch_generator
 from ....modules.exact_resume import ExactResume
+from ....modules.lightning_private import (
+    has_begun_reading,
+    replace_training_loader,
+    restore_training_loader,
+    set_epoch_length,
+)
 from ....modules.sample_weighting import SampleWeighting
 from .checks import check_order, check_resumed, check_run, check_size
 from .data_labels import labels_of
 from .epoch_length import (
     catch_up_schedules,
     hide_resumable_warning,
-    set_epoch_length,
     share_done,
     warn_of_own_schedules,
 )
@@ -131,9 +136,7 @@ class DataSelection(SelectionRule, Callback):
         if trainer.overfit_batches:  # type: ignore[attr-defined]
             rank_zero_warn(f"{self._name} is off in this run, as overfit_batches always reads the same samples")
             return
-        source = trainer.fit_loop._data_source
-        dataloader = source.dataloader
-        source.dataloader = lambda: self._take_over(dataloader())  # type: ignore[method-assign]
+        replace_training_loader(trainer, self._take_over)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn of schedules that cannot follow shortened epochs."""
@@ -308,7 +311,7 @@ class DataSelection(SelectionRule, Callback):
 
     def _begin_reading(self) -> None:
         """The training loop fetches a batch; before the first one it must know the length of the epoch."""
-        if self._taken is None or not self._data.sampler.begun or self._data.trainer.fit_loop._data_fetcher is None:
+        if self._taken is None or not self._data.sampler.begun or not has_begun_reading(self._data.trainer):
             return
         plan = self._current_plan()
         if self._losses is None:
@@ -375,7 +378,7 @@ class DataSelection(SelectionRule, Callback):
         """Leave trainer and module as they were."""
         restore_training_step(pl_module)
         if self._trainer is not None:
-            vars(self._trainer.fit_loop._data_source).pop("dataloader", None)
+            restore_training_loader(self._trainer)
         self._weighting.release()
         self._weighting.sample_losses = None
 

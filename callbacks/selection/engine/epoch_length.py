@@ -9,27 +9,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 
-def set_epoch_length(trainer: Trainer, batches: int) -> None:
-    """Tell the training loop how many batches the epoch that begins has.
-
-    Lightning reads the length once, when it sets up the data. An epoch that turns out shorter would end without
-    validation, and a run resumed in a short epoch would cut all later ones to its length.
-    """
-    loop = trainer.fit_loop
-    loader, fetcher = loop._combined_loader, loop._data_fetcher
-    assert loader is not None
-    assert fetcher is not None
-    loop.max_batches = batches
-    loader.limits = [batches]
-    if fetcher.length is not None:
-        fetcher.length = batches
-    interval = trainer.val_check_interval
-    if isinstance(interval, float):
-        trainer.val_check_batch = max(1, int(batches * interval))
-    elif isinstance(interval, int) and trainer.check_val_every_n_epoch is not None:
-        trainer.val_check_batch = min(interval, batches)
-
-
 def share_done(trainer: Trainer, epoch: int, *, first_step: int, batches: int) -> float:
     """Return the share of the run that is over after an epoch.
 

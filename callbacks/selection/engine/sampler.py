@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lightning.fabric.utilities.data import _reinstantiate_wrapped_cls
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.data import _get_dataloader_init_args_and_kwargs
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -21,6 +19,7 @@ from torch.utils.data import (
 
 from ....modules.core.errors import InputError
 from ....modules.core.sampling import EpochSampler, run_seed
+from ....modules.lightning_private import uses_distributed_sampler, with_sampler
 from .sample_order import SampleOrder
 
 
@@ -172,19 +171,8 @@ def take_over(
         whole_batches=batches.drop_last,
         **options,
     )
-    taken = _with_sampler(loader, chosen)
+    taken = with_sampler(loader, chosen)
     return SelectedData(taken, chosen, trainer, SampleOrder(taken, on_fetch))
-
-
-def _with_sampler(loader: DataLoader, sampler: EpochSampler) -> DataLoader:
-    """`loader` built anew around `sampler`; what a hook gave by position (`shuffle`) is not given by name again."""
-    arguments, named = _get_dataloader_init_args_and_kwargs(loader, sampler)
-    names = getattr(loader, "__pl_saved_arg_names", ())
-    if loader.batch_size is None:
-        # The batches of a stock `BatchSampler` are those of a loader with its two settings.
-        named |= {"batch_size": loader.batch_sampler.batch_size, "drop_last": loader.batch_sampler.drop_last}  # type: ignore[union-attr]
-    positional = [named.pop(name, value) for name, value in zip(names, arguments, strict=False)]
-    return _reinstantiate_wrapped_cls(loader, *positional, *arguments[len(names) :], **named)
 
 
 def _check_loader(loader: Any, name: str) -> None:
@@ -220,7 +208,7 @@ def _check_loader(loader: Any, name: str) -> None:
 def _check_shards(sampler: Any, trainer: Trainer, name: str, processes: int) -> None:
     """Refuse processes that do not share one data set."""
     shared = isinstance(sampler, DistributedSampler)
-    if trainer.world_size > 1 and not shared and not trainer._accelerator_connector.use_distributed_sampler:
+    if trainer.world_size > 1 and not shared and not uses_distributed_sampler(trainer):
         raise InputError(
             f"{name} chooses samples of one data set for all processes, but use_distributed_sampler=False lets each"
             " bring its own: give every process the whole data set and leave use_distributed_sampler at True, or give"

@@ -1,0 +1,186 @@
+"""Private names of Lightning, in this file only, so that a new version of Lightning can break one file at most.
+
+Each function or class says in public terms what it does. A test checks that no other file touches these names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning.fabric.utilities.data import _reinstantiate_wrapped_cls
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.utilities.data import _get_dataloader_init_args_and_kwargs
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Sampler
+
+# -- the position in an epoch ----------------------------------------------------------------------------------------
+
+
+def has_begun_reading(trainer: Trainer) -> bool:
+    """Return True once this fit reads training batches."""
+    return trainer.fit_loop._data_fetcher is not None
+
+
+def has_read_whole_epoch(trainer: Trainer) -> bool:
+    """Return True if the batch in progress is the last one of its epoch."""
+    return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+
+
+def is_accumulating(trainer: Trainer) -> bool:
+    """Return True if gradients of the batch in progress wait for those of the next one."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def is_validation_due(trainer: Trainer) -> bool:
+    """Return True if a validation follows the batch in progress."""
+    fetcher: Any = trainer.fit_loop._data_fetcher
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def set_epoch_length(trainer: Trainer, batches: int) -> None:
+    """Tell the training loop how many batches the epoch that begins has.
+
+    Lightning reads the length once, when it sets up the data. An epoch that turns out shorter would end without
+    validation, and a run resumed in a short epoch would cut all later ones to its length.
+    """
+    loop = trainer.fit_loop
+    loader, fetcher = loop._combined_loader, loop._data_fetcher
+    assert loader is not None
+    assert fetcher is not None
+    loop.max_batches = batches
+    loader.limits = [batches]
+    if fetcher.length is not None:
+        fetcher.length = batches
+    interval = trainer.val_check_interval
+    if isinstance(interval, float):
+        trainer.val_check_batch = max(1, int(batches * interval))
+    elif isinstance(interval, int) and trainer.check_val_every_n_epoch is not None:
+        trainer.val_check_batch = min(interval, batches)
+
+
+# -- going on from a checkpoint --------------------------------------------------------------------------------------
+
+
+def stop_restarting(trainer: Trainer) -> None:
+    """Make the training loop treat the next epoch as an ordinary one."""
+    # The loop's own setter never does so where max_steps is given.
+    _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
+
+
+def skip_validation(trainer: Trainer) -> None:
+    """Leave only the end of the epoch to a resumed run."""
+    trainer.fit_loop.epoch_loop.val_loop._has_run = True
+
+
+def mark_as_saved(callback: ModelCheckpoint, step: int) -> None:
+    """Keep a callback that saves every few steps from saving this step again after the next batch."""
+    every = callback._every_n_train_steps
+    if every and step % every == 0:
+        callback._last_global_step_saved = step
+
+
+def requeue_checkpoint(trainer: Trainer) -> str:
+    """Return the path of the checkpoint from which a requeued SLURM job goes on by itself."""
+    return trainer._checkpoint_connector.hpc_save_path(trainer.default_root_dir)
+
+
+# -- logging ---------------------------------------------------------------------------------------------------------
+
+
+def logged_steps(trainer: Trainer) -> int:
+    """Return the number of batches that stepped, which Lightning uses as the step of logged rows."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def metrics_to_log(trainer: Trainer) -> dict[str, Tensor]:
+    """Return the values that Lightning hands to the loggers after the present hook."""
+    connector = trainer._logger_connector
+    if is_accumulating(trainer) or not (connector._first_loop_iter is None or connector.should_update_logs):
+        return {}
+    return {name: value.detach().cpu() for name, value in connector.metrics["log"].items()}
+
+
+def log_row(trainer: Trainer, row: Mapping[str, Any], *, step: int) -> None:
+    """Hand a row to the loggers."""
+    trainer._logger_connector.log_metrics(dict(row), step=step)
+
+
+def restore_callback_metrics(trainer: Trainer, metrics: Mapping[str, Tensor]) -> None:
+    """Fill `Trainer.callback_metrics`."""
+    trainer._logger_connector._callback_metrics.update(metrics)
+
+
+# -- processes and data ----------------------------------------------------------------------------------------------
+
+
+def cluster_environment(trainer: Trainer) -> Any:
+    """Return the object that knows how the processes were started."""
+    return trainer._accelerator_connector.cluster_environment
+
+
+def uses_distributed_sampler(trainer: Trainer) -> bool:
+    """Return True if Lightning shares the samples among the processes."""
+    return trainer._accelerator_connector.use_distributed_sampler
+
+
+def training_data_source(trainer: Trainer) -> Any:
+    """Return the object whose method ``dataloader()`` makes the training loader and whose ``instance`` defines it."""
+    return trainer.fit_loop._data_source
+
+
+def replace_training_loader(trainer: Trainer, replace: Callable[[Any], Any]) -> None:
+    """Pass each training loader through a function, until `restore_training_loader`."""
+    source = training_data_source(trainer)
+    make = source.dataloader
+    source.dataloader = lambda: replace(make())
+
+
+def restore_training_loader(trainer: Trainer) -> None:
+    """Undo `replace_training_loader`."""
+    vars(training_data_source(trainer)).pop("dataloader", None)
+
+
+def with_sampler(loader: DataLoader, sampler: Sampler) -> DataLoader:
+    """Return the loader built anew around a sampler.
+
+    A stock `BatchSampler` becomes the arguments ``batch_size`` and ``drop_last``.
+    """
+    arguments, named = _get_dataloader_init_args_and_kwargs(loader, sampler)
+    names = getattr(loader, "__pl_saved_arg_names", ())
+    if loader.batch_size is None and isinstance(loader.batch_sampler, BatchSampler):
+        named |= {"batch_size": loader.batch_sampler.batch_size, "drop_last": loader.batch_sampler.drop_last}
+    # An argument given by position, such as `shuffle`, is not given by name again.
+    positional = [named.pop(name, value) for name, value in zip(names, arguments, strict=False)]
+    return _reinstantiate_wrapped_cls(loader, *positional, *arguments[len(names) :], **named)
+
+
+# -- the command line ------------------------------------------------------------------------------------------------
+
+
+def has_written_hyperparameters() -> bool:
+    """Return True while the command line builds a module, whose checkpoint then holds the arguments as written."""
+    return bool(_given_hyperparameters.get())
+
+
+class DeferredCLI(LightningCLI):
+    """A LightningCLI that parses and builds when it is made, and runs its command in `run_command`."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+    def _parse_ckpt_path(self) -> None:
+        pass  # a checkpoint's hyper-parameters must not beat the files and the command line
+
+    def run_command(self) -> None:
+        """Run the command of the command line."""
+        super()._run_subcommand(str(self.subcommand))
+
+    @property
+    def command_parser(self) -> LightningArgumentParser:
+        """The parser of the command of the command line."""
+        return self._parser(self.subcommand)
