@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,12 +33,19 @@ class Digits(ImageDataModule):
         super().__init__(batch_size=batch_size, **kwargs)
 
     def _read(self, part: str) -> tuple[Tensor, Tensor]:
-        # scikit-learn takes a second to import.
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
+        images, labels = _parts()["train" if part == "train" else "test"]
+        return images.clone(), labels.clone()
 
-        images, labels = load_digits(return_X_y=True)
-        images = torch.from_numpy(images * 255 / 16).round().to(torch.uint8).view(-1, 1, 8, 8)
-        train, test = train_test_split(range(len(labels)), test_size=0.3, stratify=labels, random_state=0)
-        chosen = train if part == "train" else test
-        return images[chosen], torch.from_numpy(labels)[chosen].long()
+
+@cache
+def _parts() -> dict[str, tuple[Tensor, Tensor]]:
+    """Images and labels of the "train" and "test" part; the text file behind them is read once per process."""
+    # scikit-learn takes a second to import.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    images = torch.from_numpy(images * 255 / 16).round().to(torch.uint8).view(-1, 1, 8, 8)
+    train, test = train_test_split(range(len(labels)), test_size=0.3, stratify=labels, random_state=0)
+    labels = torch.from_numpy(labels).long()
+    return {"train": (images[train], labels[train]), "test": (images[test], labels[test])}

@@ -59,8 +59,9 @@ def classification(dropout: float = 0.0, **arguments) -> Classification:
 
 
 def digits(**arguments) -> Digits:
-    """Three steps of 32 images an epoch, augmented."""
-    return Digits(**{"batch_size": 32, "subset": 10, "crop_padding": 1, "cutout": 2, "seed": 0, **arguments})
+    """Three steps of 32 images an epoch, augmented, and two batches of validation."""
+    options = {"batch_size": 32, "eval_batch_size": 64, "subset": 10, "crop_padding": 1, "cutout": 2, "seed": 0}
+    return Digits(**(options | arguments))
 
 
 @cache

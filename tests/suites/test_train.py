@@ -1,5 +1,6 @@
 """Every technique trains, and trains without waiting for the device or drawing from the global generators."""
 
+import itertools
 import random
 
 import numpy as np
@@ -79,20 +80,30 @@ def test_global_generators_do_not_matter_and_stay_as_they_were(setting):
     assert torch.equal(*results)
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=ids)
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"precision": "bf16-mixed"},
-        {"accumulate_grad_batches": 2},
-        {"gradient_clip_val": 0.1},
-        {"fast_dev_run": True},
-        {"overfit_batches": 1},
-        {"limit_train_batches": 2},
-        {"max_steps": 4, "max_epochs": -1},
-    ],
-    ids=str,
-)
+STEPS = {"max_steps": 4, "max_epochs": -1}
+TOGETHER = [
+    {"precision": "bf16-mixed", "accumulate_grad_batches": 2, "gradient_clip_val": 0.1, **STEPS},
+    {"limit_train_batches": 2},
+]
+APART = [
+    {"precision": "bf16-mixed"},
+    {"accumulate_grad_batches": 2},
+    {"gradient_clip_val": 0.1},
+    {"fast_dev_run": True},
+    {"overfit_batches": 1},
+    STEPS,
+]
+ONE_OF_EACH_RECIPE = {"supervised", "infobatch", "pgd_at", "auglocal", "datadam"}
+
+
+def runs():
+    """Every technique with the options together, and one of each recipe with each option."""
+    for setting, options in itertools.product(SETTINGS, TOGETHER + APART):
+        quick = options in TOGETHER or setting.name in ONE_OF_EACH_RECIPE
+        yield pytest.param(setting, options, id=f"{ids(setting)}-{options}", marks=[] if quick else pytest.mark.product)
+
+
+@pytest.mark.parametrize(("setting", "options"), list(runs()))
 def test_trains_with_the_trainers_options(setting, options):
     model = setting.model()
     if options.get("max_epochs") == -1:

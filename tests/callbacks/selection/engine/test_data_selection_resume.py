@@ -50,10 +50,10 @@ def differing(points, whole, make, data, callbacks=lambda: [InfoBatch(delta=0.8)
 @pytest.mark.parametrize(
     ("options", "schedule", "first"),
     [
-        ({}, None, True),
-        ({}, onecycle, False),
+        pytest.param({}, None, True, marks=pytest.mark.product),
+        pytest.param({}, onecycle, False, marks=pytest.mark.product),
         ({}, onecycle, True),
-        ({"val_check_interval": 2}, onecycle, True),
+        pytest.param({"val_check_interval": 2}, onecycle, True, marks=pytest.mark.product),
         ({"val_check_interval": 0.5, "limit_train_batches": 5}, onecycle, False),
         ({"reload_dataloaders_every_n_epochs": 1}, onecycle, False),
     ],
@@ -78,7 +78,7 @@ def test_resumed_anywhere(tmp_path, options, schedule, first):
     assert differing(points, whole, make, data, **options) == []
 
 
-@pytest.mark.parametrize(("schedule", "persistent"), [(None, False), (onecycle, False), (onecycle, True)])
+@pytest.mark.parametrize(("schedule", "persistent"), [(None, False), (onecycle, True)])
 def test_resumed_with_workers(tmp_path, schedule, persistent):
     def make():
         return Stranger(43, schedule=schedule)
