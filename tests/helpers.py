@@ -41,25 +41,26 @@ def weights(model: LightningModule) -> dict[str, torch.Tensor]:
 
 
 def run_two_processes(script: Path, folder: Path, *, codes: Sequence[int] = (0, 0)) -> None:
-    """Run a script, which gets the folder as its argument, as both processes of a group, which end with these codes."""
+    """Run a script, which gets the folder as its argument, as both processes of a group, which end with these codes.
+
+    ``two_processes.py`` imports the packages and forks twice.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
     tests = str(Path(__file__).resolve().parent)
     paths = {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(folder)],
-            env={**os.environ, **shared, **paths, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == list(codes), "\n".join(outputs)[-3000:]
+    finished = subprocess.run(
+        [sys.executable, Path(__file__).with_name("two_processes.py"), script, folder],
+        env={**os.environ, **shared, **paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    ended = [int(code) for code in finished.stdout.splitlines()[-1].split()]
+    assert ended == list(codes), finished.stdout[-3000:]
 
 
 class Snapshots(Callback):

@@ -1,9 +1,8 @@
-"""One of two processes that train modules apart, in double precision; run by suites/test_local_ddp.py, not by hand."""
+"""One of two processes that train modules apart, in double precision; run by suites/ddp_worker.py."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,6 @@ def train(case: str, batch_size: int, seed: int = 0, **options: Any) -> dict[str
 
 def main(folder: Path) -> None:
     """Train each case and write its weights. The second process begins with other ones, which must not matter."""
-    torch.set_num_threads(1)
     rank = int(os.environ["LOCAL_RANK"])
     for case in CASES:
-        torch.save(train(case, 16, seed=rank, devices=2, strategy="ddp"), folder / f"{case}-{rank}.pt")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+        torch.save(train(case, 16, seed=rank, devices=2, strategy="ddp"), folder / f"local {case}-{rank}.pt")

@@ -76,7 +76,7 @@ def test_overlay_is_looked_at_on_top_of_a_recipe(recipes, overlay):
 def test_data_is_not_needed_to_check_but_a_teacher_is(recipes, monkeypatch):
     monkeypatch.setenv("RECIPES_DATA", str(Path("nowhere")))
     # That each recipe can be built is for the suite of configs.
-    names = [name for name in catalog.names() if name.startswith(("cifar10/", "cifar10_lt/"))]
+    names = ["cifar10/supervised", "cifar10/dm", "cifar10/ats", "cifar10_lt/deit_lt"]
     taught = {name for name in names if "teacher:" in catalog.find(name).read_text()}
     result = recipes("check " + " ".join(names))
     assert result.code == 2

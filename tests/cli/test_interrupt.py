@@ -85,12 +85,12 @@ def assert_same_end(run, other):
 @pytest.mark.parametrize(
     ("options", "hook", "steps"),
     [
-        ("", "batch", (0, 4, 7)),
-        ("", "validation", (5, 10)),
-        ("--trainer.val_check_interval 2", "batch", (1, 6)),
-        ("--trainer.val_check_interval 2", "validation", (2, 9)),
-        ("--trainer.check_val_every_n_epoch 2", "batch", (9, 12)),
-        ("--trainer.accumulate_grad_batches 2", "batch", (1, 4)),
+        ("", "batch", (0, 7)),
+        ("", "validation", (10,)),
+        ("--trainer.val_check_interval 2", "batch", (6,)),
+        ("--trainer.val_check_interval 2", "validation", (9,)),
+        ("--trainer.check_val_every_n_epoch 2", "batch", (9,)),
+        ("--trainer.accumulate_grad_batches 2", "batch", (4,)),
         ("--model.lr_interval step --model.network_args.norm batch", "batch", (6,)),
         ("-c ema", "batch", (6,)),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import local_ddp
 import torch
 from helpers import trainer, weights
 from lightning.pytorch import Callback
@@ -26,7 +27,7 @@ class Shared(Callback):
 
 
 def main(folder: Path) -> None:
-    """Train each row and write its weights and what it logged."""
+    """Train each row, and each case of local learning, and write its weights and what it logged."""
     torch.set_num_threads(1)
     for setting in SETTINGS + VARIANTS:
         torch.manual_seed(0)
@@ -37,6 +38,7 @@ def main(folder: Path) -> None:
         result = {"weights": weights(model), "logged": dict(run.callback_metrics), "steps": run.global_step}
         result["shared"] = shared.counts
         torch.save(result, folder / f"{setting.name}-{run.global_rank}.pt")
+    local_ddp.main(folder)
 
 
 if __name__ == "__main__":

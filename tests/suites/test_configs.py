@@ -28,58 +28,62 @@ def make_teacher(path, data):
     torch.save({"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}, path)
 
 
-# All overlays go on these: plain recipes, one with callbacks of its own, and one of each other model or objective.
-ONE_OF_EACH_KIND = {
-    "digits/supervised",
-    "imagefolder/supervised",
-    "digits/infobatch",
-    "digits/ats",
-    "digits/auglocal",
-    "digits/datadam",
-    "digits/pgd_at",
-}
+# A plain recipe, which gets every overlay, one with callbacks of its own, and one of each other model or objective.
+PLAIN = "digits/supervised"
+KINDS = ["digits/infobatch", "digits/ats", "digits/auglocal", "digits/datadam", "digits/pgd_at"]
+# Overlays that act on other parts of a run; together they also show that lists add up.
+TOGETHER = ["bf16", "ddp", "ema", "fast", "tensorboard", "wandb"]
+# Overlays that some of the kinds treat in another way.
+OF_THE_MODEL = ["compile", "teacher", "infobatch"]
 
 
-def test_each_kind_is_shipped():
-    assert set(names()) >= ONE_OF_EACH_KIND
+def builds():
+    """A recipe and the overlays on it."""
+    quick = [(recipe, []) for recipe in names()]
+    quick += [(PLAIN, [overlay]) for overlay in names("overlays")]
+    quick += [(kind, overlays) for kind in KINDS for overlays in (TOGETHER, *([one] for one in OF_THE_MODEL))]
+    every = [(recipe, [overlay]) for recipe in ["imagefolder/supervised", *KINDS] for overlay in names("overlays")]
+    product = [build for build in every if build not in quick]
+    for marks, chosen in (([], quick), (pytest.mark.product, product)):
+        for recipe, overlays in chosen:
+            yield pytest.param(recipe, overlays, id="+".join([recipe, *overlays]), marks=marks)
 
 
-@pytest.mark.parametrize("recipe", names())
-def test_recipes_and_overlays_on_them_can_be_built(recipe):
+@pytest.mark.parametrize(("recipe", "overlays"), list(builds()))
+def test_recipes_and_overlays_on_them_can_be_built(recipe, overlays):
     quieten()
     load_plugins()
     content = recipe_files.load(recipe, find(recipe))
     objective = content["model"]["init_args"].get("objective", {}).get("init_args", {})
     if "teacher" in objective:
         make_teacher(objective["teacher"], getattr(datamodules, content["data"]["class_path"]))
-    cli = None
-    for overlay in [None, *(names("overlays") if recipe in ONE_OF_EACH_KIND else [])]:
-        configs = ["-c", recipe, *(["-c", overlay] if overlay else [])]
-        # What this machine lacks, GPUs or a logger's package, is not the recipe's fault.
-        machine = ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
-        arguments = ["fit", *configs, *machine, "--trainer.fast_dev_run", "true"]
-        if content["model"]["class_path"] == "DatasetDistillation" and overlay in ("compile", "teacher"):
-            # It has no network to compile or teach.
-            with pytest.raises(InputError, match="DatasetDistillation"):
-                RecipesCLI(*recipe_files.resolve(arguments))
-            continue
-        if overlay == recipe.split("/")[-1]:
-            # The recipe has what the overlay brings.
-            with pytest.raises(InputError, match="is given twice"):
-                RecipesCLI(*recipe_files.resolve(arguments))
-            continue
-        if overlay == "teacher":
-            make_teacher("other/convnet/checkpoints/best.ckpt", cli.datamodule)
-            arguments += ["--model.objective.teacher", "other/convnet/checkpoints/best.ckpt"]
-        cli = RecipesCLI(*recipe_files.resolve(arguments))
-        assert cli.settings.name == "+".join([recipe, *([overlay] if overlay else [])])
-        for key in recipe_files.load(overlay, find(overlay)).get("trainer", {}) if overlay else []:
+    configs = [text for name in (recipe, *overlays) for text in ("-c", name)]
+    # What this machine lacks, GPUs or a logger's package, is not the recipe's fault.
+    machine = ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+    arguments = ["fit", *configs, *machine, "--trainer.fast_dev_run", "true"]
+    if "teacher" in overlays:
+        make_teacher("other/convnet/checkpoints/best.ckpt", getattr(datamodules, content["data"]["class_path"])())
+        arguments += ["--model.objective.teacher", "other/convnet/checkpoints/best.ckpt"]
+    if content["model"]["class_path"] == "DatasetDistillation" and {"compile", "teacher"} & set(overlays):
+        # It has no network to compile or teach.
+        with pytest.raises(InputError, match="DatasetDistillation"):
+            RecipesCLI(*recipe_files.resolve(arguments))
+        return
+    if recipe.split("/")[-1] in overlays:
+        # The recipe has what the overlay brings.
+        with pytest.raises(InputError, match="is given twice"):
+            RecipesCLI(*recipe_files.resolve(arguments))
+        return
+    cli = RecipesCLI(*recipe_files.resolve(arguments))
+    assert cli.settings.name == "+".join([recipe, *overlays])
+    for overlay in overlays:
+        for key in recipe_files.load(overlay, find(overlay)).get("trainer", {}):
             assert cli.settings.trainer[key.rstrip("+")] is not None
-        assert cli.model.num_classes == cli.datamodule.num_classes
-        if isinstance(cli.model, AdversarialClassification):
-            # Robust accuracy often falls again: best.ckpt is chosen by it, on images that nothing is trained on.
-            assert cli.model.monitor == "val/robust_accuracy"
-            assert cli.datamodule.val_fraction > 0
-            own = [c["class_path"] for c in content.get("trainer", {}).get("callbacks", [])]
-            assert not any(name.endswith("Checkpoint") for name in own)
-        assert cli.trainer.fast_dev_run
+    assert cli.model.num_classes == cli.datamodule.num_classes
+    if isinstance(cli.model, AdversarialClassification):
+        # Robust accuracy often falls again: best.ckpt is chosen by it, on images that nothing is trained on.
+        assert cli.model.monitor == "val/robust_accuracy"
+        assert cli.datamodule.val_fraction > 0
+        own = [c["class_path"] for c in content.get("trainer", {}).get("callbacks", [])]
+        assert not any(name.endswith("Checkpoint") for name in own)
+    assert cli.trainer.fast_dev_run
