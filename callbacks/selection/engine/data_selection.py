@@ -151,7 +151,7 @@ class DataSelection(SelectionRule, Callback):
             self._prepare(pl_module.device, batch_idx)
         self._open_batch = batch_idx
         if self._follows and self._losses is not None:
-            self._data.order.check_arrival(batch)
+            self._data.order.check_arrival(batch, "a hook of the batch transfer or the loader's __iter__")
             weighting = self._weighting
             weighting.sample_losses = weighting.sample_indices = None
             weighting.weighted_by = self._name if self.needs_losses and self.weights_samples else None
@@ -161,6 +161,8 @@ class DataSelection(SelectionRule, Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take note of the batch's losses."""
+        if self._follows and self._losses is not None:
+            self._data.order.check_arrival(batch, "a later hook or the training step")
         # Lightning gives no or empty outputs where the step returned None, to be left out.
         nothing = outputs is None or (isinstance(outputs, Mapping) and not outputs)
         self._close_batch(pl_module, skipped=nothing and pl_module.automatic_optimization)

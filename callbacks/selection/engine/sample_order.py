@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from ....modules.core.sampling import isolated_rng
 
@@ -40,7 +41,7 @@ class SampleOrder:
         self._on_fetch = on_fetch
         self._fetched = 0
         self._sent: list[list[Hashable]] | None = None
-        self._collate = loader.collate_fn = _OrderedCollate(loader.collate_fn)
+        self._collate = loader.collate_fn = _OrderedCollate(loader.collate_fn, loader.dataset)
         make = loader._get_iterator
 
         def get_iterator() -> Any:
@@ -61,8 +62,7 @@ class SampleOrder:
         self.places = None
         self._fetched += 1
         if isinstance(batch, _Ordered):
-            if batch.moved:
-                self.moved = "the collate function"
+            self.moved = batch.moved or self.moved
             batch, self.places = batch.batch, batch.places
         if self.checking:
             self._sent = _rows(batch)
@@ -71,13 +71,17 @@ class SampleOrder:
             self._collate.checks, self._sent = 0, None
         return batch
 
-    def check_arrival(self, batch: Any) -> None:
-        """Compare one of the first batches with the batch that the loader gave."""
+    def check_arrival(self, batch: Any, through: str) -> None:
+        """Compare one of the first batches with the batch that the loader gave.
+
+        Args:
+            batch: The batch as it is now.
+            through: The steps that it went through since, for messages.
+        """
         if self._sent is not None and self.moved is None:
             arrived = _rows(batch)
             if _is_moved([(sent, found) for found in arrived for sent in self._sent]):
-                self.moved = "a hook of the batch transfer or the loader's __iter__"
-        self._sent = None
+                self.moved = through
 
 
 class _Receives:
@@ -95,25 +99,30 @@ class _Ordered(NamedTuple):
 
     batch: Any
     places: Tensor | None
-    moved: bool
+    moved: str | None
 
 
 class _OrderedCollate:
     """A collate function that also says where each sample went, if the order changed."""
 
-    def __init__(self, collate: Callable[[list], Any]) -> None:
+    def __init__(self, collate: Callable[[list], Any], dataset: Any) -> None:
         self.collate = collate
+        self.dataset = dataset
         self.checks = CHECKED_BATCHES
 
     def __call__(self, samples: list) -> Any:
-        moved = False
+        moved = None
         if self.checks:
+            # In the process that reads, as a data set may open its files at the first sample.
+            if self.checks == CHECKED_BATCHES and _reads_moved(self.dataset):
+                moved = "the data set's __getitems__"
+            elif self._moves(samples):
+                moved = "the collate function"
             self.checks -= 1
-            moved = self._moves(samples)
         before = list(samples)
         batch = self.collate(samples)
         places = _places(before, samples)
-        return batch if places is None and not moved else _Ordered(batch, places, moved)
+        return batch if places is None and moved is None else _Ordered(batch, places, moved)
 
     def _moves(self, samples: list) -> bool:
         """Whether the samples in reverse do not give the same batch in reverse."""
@@ -126,7 +135,9 @@ class _OrderedCollate:
             return False
         if len(forward) != len(backward):
             return False
-        return _is_moved([(rows, back[::-1]) for rows, back in zip(forward, backward, strict=True)])
+        # Rows that are put in the place of samples left out may be others in the reversed batch.
+        pairs = [(rows, back[::-1]) for rows, back in zip(forward, backward, strict=True)]
+        return _is_moved(pairs, alike=set)
 
     def _undone(self, samples: list) -> list[list[Hashable]]:
         """Rows of a batch in the order of its samples, as far as the list tells."""
@@ -139,7 +150,8 @@ class _OrderedCollate:
         return [[rows[place] for place in places.tolist()] for rows in found]
 
 
-_TRIED = 32
+# Samples that are collated, and samples that are read, to try what becomes of their order.
+_TRIED, _READ = 32, 8
 
 
 def _places(before: list, after: Any) -> Tensor | None:
@@ -153,14 +165,53 @@ def _places(before: list, after: Any) -> Tensor | None:
     return torch.tensor(found)
 
 
-def _is_moved(pairs: list[tuple[list[Hashable], list[Hashable]]]) -> bool:
-    """Whether rows have the order of others, or are the same in another order; the most varied rows decide."""
+def _reads_moved(dataset: Any) -> bool:
+    """Whether a data set that reads several samples at once gives them in another order than that of the indices."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    read = getattr(dataset, "__getitems__", None)
+    if not callable(read):
+        return False
+    indices = list(range(min(len(dataset), _READ)))
+    try:
+        with isolated_rng(0):
+            forward, backward = _fields(read(indices)), _fields(read(indices[::-1]))
+    except Exception:  # Samples that cannot be compared: nothing is known.
+        return False
+    return _is_moved([(rows, back[::-1]) for rows, back in zip(forward, backward, strict=False)])
+
+
+def _fields(samples: list) -> list[list[Hashable]]:
+    """The bytes of each sample, a list for each of its fields."""
+    parts = [
+        list(sample.values())
+        if isinstance(sample, Mapping)
+        else sample
+        if isinstance(sample, (tuple, list))
+        else [sample]
+        for sample in samples
+    ]
+    return [
+        [_bytes(field) if isinstance(field, Tensor) else pickle.dumps(field) for field in fields]
+        for fields in zip(*parts, strict=True)
+    ]
+
+
+def _is_moved(
+    pairs: list[tuple[list[Hashable], list[Hashable]]], *, alike: Callable[[list[Hashable]], Any] = Counter
+) -> bool:
+    """Whether rows have the order of others, or are the same in another order; the most varied rows decide.
+
+    Args:
+        pairs: Rows as expected, and as found.
+        alike: Makes of rows what must be equal for them to be the same in any order.
+    """
     best, moved = (1, False), False
     for expected, found in pairs:
         if len(expected) != len(found):
             continue
         kept = expected == found
-        if kept or Counter(expected) == Counter(found):
+        if kept or alike(expected) == alike(found):
             rank = (len(set(found)), kept)
             if rank > best:
                 best, moved = rank, not kept

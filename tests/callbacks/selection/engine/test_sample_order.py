@@ -7,7 +7,7 @@ import torch
 from foreign import Stranger, fit, loader
 from lightning_recipes.callbacks import InfoBatch, RandomSubset, SeTa
 from lightning_recipes.modules.core.errors import InputError
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
 
 
 def sorting(samples):
@@ -21,6 +21,12 @@ def sorted_copy(samples):
 
 def shuffling(samples):
     return torch.tensor([samples[place][1] for place in torch.randperm(len(samples)).tolist()])
+
+
+def refilled(samples):
+    """The usual way to leave broken samples out and keep the size of the batch."""
+    good = [index for _, index in samples if index % 5]
+    return torch.tensor((good * len(samples))[: len(samples)])
 
 
 def padded(samples):
@@ -61,7 +67,7 @@ def test_a_list_sorted_in_place_is_followed(workers):
     check_scores(model, callback)
 
 
-@pytest.mark.parametrize("collate", [sorted_copy, shuffling])
+@pytest.mark.parametrize("collate", [sorted_copy, shuffling, refilled])
 @pytest.mark.parametrize("callback", [InfoBatch, SeTa])
 def test_another_order_of_the_collate_function_is_refused_at_the_first_batch(collate, callback):
     model = Learned()
@@ -82,6 +88,30 @@ def test_another_order_of_a_transfer_hook_is_refused_at_the_first_batch(hook):
     setattr(model, hook, lambda batch, dataloader_idx: batch.flip(0))
     with pytest.raises(InputError, match=r"a hook of the batch transfer .*changes their order"):
         fit(model, loader(), InfoBatch())
+
+
+def test_a_batch_that_is_reordered_in_place_after_the_callback_is_refused_at_the_first_batch():
+    class Reverses(Learned):
+        def on_train_batch_start(self, batch, batch_idx):
+            batch.copy_(batch.flip(0))
+
+    with pytest.raises(InputError, match="a later hook or the training step changes their order"):
+        fit(Reverses(), loader(), InfoBatch())
+
+
+class ReadsInOrder(list):
+    """As files are read that want rising indices."""
+
+    def __getitems__(self, indices):
+        return [self[index] for index in sorted(indices)]
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: Subset(data, range(40))])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_another_order_of_a_data_set_that_reads_batches_is_refused_at_the_first_batch(wrap, workers):
+    data = wrap(ReadsInOrder(range(40)))
+    with pytest.raises(InputError, match="the data set's __getitems__ changes their order"):
+        fit(Learned(), DataLoader(data, 8, shuffle=True, num_workers=workers), InfoBatch())
 
 
 def test_a_subset_by_a_transfer_hook_is_refused_at_the_first_batch():
