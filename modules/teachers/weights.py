@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if Path(path).suffix == ".safetensors":
             content: Any = safetensors.torch.load_file(path)
         else:
-            # Checkpoints often hold their best accuracy as a number of numpy.
-            with torch.serialization.safe_globals(_NUMBERS):
+            # Checkpoints often hold the options of their run, and its best accuracy as a number of numpy.
+            with torch.serialization.safe_globals(_PLAIN):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError) as error:
         raise InputError(f"teacher file {path} cannot be read: {_first_line(error)}") from error
@@ -98,20 +99,35 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"teacher file {path} holds more than tensors and plain values ({_first_line(error)}): save its state_dict"
             " alone with torch.save"
         ) from error
-    for holder in (content, *(content.get(name) for name in _NAMES)) if isinstance(content, Mapping) else ():
-        if isinstance(holder, Mapping) and holder:
-            tensors = {str(key): value for key, value in holder.items() if isinstance(value, Tensor)}
-            if len(tensors) > len(holder) / 2:
-                return {_plain(key): value for key, value in tensors.items()}
+    holders = content if isinstance(content, Mapping) else {}
+    for holder in (content, *(holders.get(name) for name in _NAMES)):
+        if found := _tensors(holder):
+            return {_plain(key): value for key, value in found.items()}
+    # Under names of the file's own, such as student and teacher: they become the beginnings of the weights' names.
+    if found := {f"{name}.{_plain(key)}": value for name in holders for key, value in _tensors(holders[name]).items()}:
+        return found
     raise InputError(f"teacher file {path} holds no weights: give a state dict, or a checkpoint with `state_dict`")
 
 
-# Constructors of numpy's numbers, which can do nothing else. The scalar's module has been renamed.
+def _tensors(holder: Any) -> dict[str, Tensor]:
+    """The tensors of a mapping that holds little else."""
+    if not isinstance(holder, Mapping):
+        return {}
+    found = {str(key): value for key, value in holder.items() if isinstance(value, Tensor)}
+    return found if len(found) > len(holder) / 2 else {}
+
+
+# Holders of options and numbers, which do nothing else when they are made. Some modules have been renamed.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
-_NUMBERS: list[Any] = [
+_ARRAY: Any = np.zeros(0).__reduce__()[0]
+_PLAIN: list[Any] = [
+    Namespace,
+    *((PosixPath, f"pathlib.{name}") for name in ("PosixPath", "_local.PosixPath")),
     np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64")),
+    np.ndarray,
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
 
 

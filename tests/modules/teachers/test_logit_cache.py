@@ -2,7 +2,7 @@ import pytest
 import safetensors.torch
 import torch
 from lightning_recipes.modules.core.errors import InputError
-from lightning_recipes.modules.teachers.logit_cache import LogitCache, image_keys
+from lightning_recipes.modules.teachers.logit_cache import LogitCache, answering_folder, image_keys
 
 IMAGES = torch.randn(50, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -102,3 +102,10 @@ def test_an_unfinished_file_is_not_read_and_a_damaged_one_is_named(tmp_path):
     (tmp_path / "b.safetensors").write_bytes(b"half")
     with pytest.raises(InputError, match=r"b.safetensors cannot be read \(.*\): remove it"):
         LogitCache(tmp_path)
+
+
+def test_a_teacher_that_rules_a_class_out_finds_its_folder_again(tmp_path):
+    answer = torch.tensor([[1.0, -torch.inf, 2.0]])
+    folder = answering_folder(tmp_path / "teacher-float32", answer)
+    assert answering_folder(tmp_path / "teacher-float32", answer * (1 + 1e-6)) == folder
+    assert answering_folder(tmp_path / "teacher-float32", torch.tensor([[1.0, 0.0, 2.0]])) != folder

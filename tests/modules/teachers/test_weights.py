@@ -1,5 +1,8 @@
 """Weights of other projects' layouts, by small networks of these layouts."""
 
+from argparse import Namespace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +122,39 @@ def test_a_checkpoint_of_the_benchmarks_gives_the_same_logits(name, tmp_path):
     loaded, facts = load_teacher(name, num_classes=10, in_chans=3, network_args={"checkpoint_path": str(file)})
     torch.testing.assert_close(loaded.eval()(IMAGES), network(IMAGES))
     assert facts.mean is None
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"opt": Namespace(lr=0.05, save_folder="save"), "epoch": np.int32(240)},
+        {"opt": Namespace(lr=0.05, save_folder=Path("save")), "mean": np.zeros(3)},
+    ],
+)
+def test_options_and_numbers_beside_the_weights_are_read(beside, tmp_path):
+    network, file = nn.Linear(3, 2), tmp_path / "resnet20_last.pth"
+    torch.save({**beside, "model": network.state_dict()}, file)
+    assert read_weights(file)["bias"].equal(network.bias)
+
+
+def test_weights_under_names_of_the_file_s_own(tmp_path):
+    network, file = nn.Linear(3, 2), tmp_path / "both.pth"
+    student = {f"module.{name}": torch.zeros_like(value) for name, value in network.state_dict().items()}
+    torch.save({"student": student, "teacher": network.state_dict(), "optimizer": {"state": {}}}, file)
+    loaded = nn.Linear(3, 2)
+    with pytest.raises(InputError, match=r"several sets of weights that fit, under student\., teacher\."):
+        load_weights(loaded, file)
+    load_weights(loaded, file, prefix="teacher.")
+    assert loaded.weight.equal(network.weight)
+    torch.save({"model_ema": network.state_dict(), "epoch": 3}, file)
+    load_weights(loaded, file)
+
+
+def test_a_file_that_could_run_code_is_refused(tmp_path):
+    file = tmp_path / "module.pth"
+    torch.save({"model": nn.Linear(3, 2)}, file)
+    with pytest.raises(InputError, match="holds more than tensors and plain values"):
+        read_weights(file)
 
 
 def test_old_files_without_counters_and_names_of_wrappers_are_read(tmp_path):
