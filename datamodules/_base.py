@@ -1,4 +1,4 @@
-"""What every image datamodule does: split, sample, augment on the device, resume."""
+"""Base class of all image datamodules: split, sample, augment on the device, resume."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._loader(dataset, self.batch_size, sampler=sampler, drop_last=drop_last)
 
     def _drops_last(self, size: int, world: int) -> bool:
-        """Whether an epoch leaves out the last, smaller batch; says so if that is much."""
+        """Return whether an epoch drops its last, smaller batch; warn if that drops many images."""
         share = size // world
         # A last batch of one image would break batch normalization.
         if share < self.batch_size or (self._keeps_all and -(-size // world) % self.batch_size != 1):

@@ -45,7 +45,7 @@ class EpochDataset(Dataset):
         raise NotImplementedError
 
     def content(self) -> tuple[Any, Tensor]:
-        """What the data set was made of: images, or paths of images, and labels ``(N,)``."""
+        """Return the images, or their paths, and the labels ``(N,)`` of the data set."""
         raise NotImplementedError
 
     @property

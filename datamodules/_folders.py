@@ -1,4 +1,4 @@
-"""How image files are laid out in folders."""
+"""Layouts of image folders."""
 
 from __future__ import annotations
 

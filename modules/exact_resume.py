@@ -204,11 +204,11 @@ class ExactResume(Callback):
                 lightning_private.skip_validation(trainer)
 
     def _is_within_epoch(self) -> bool:
-        """Whether batches of the epoch are left."""
+        """Return whether the epoch has batches left."""
         return self.batches > 0 and not self._is_whole
 
     def _is_over(self) -> bool:
-        """Whether an epoch is the next to come."""
+        """Return whether the next step begins a new epoch."""
         return self.batches == 0 or (self._is_whole and self._point in ("epoch_end", "run_end"))
 
     def _move_loops(self, loops: dict[str, Any]) -> None:
@@ -242,7 +242,7 @@ def _set(progress: dict[str, Any], *, begun: int, processed: int) -> None:
 
 
 def _validation_is_due(trainer: Trainer) -> bool:
-    """Whether a validation follows the last batch, in a run that is not about to stop."""
+    """Return whether validation follows the last batch, in a run that is not about to stop."""
     stops, trainer.should_stop = trainer.should_stop, False
     try:
         return lightning_private.is_validation_due(trainer)

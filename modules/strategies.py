@@ -1,4 +1,4 @@
-"""What a strategy does with a module's weights."""
+"""Properties of Lightning strategies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 
 
 def keeps_weights_whole(strategy: Strategy) -> bool:
-    """Whether each process has all weights, and gradients are averaged as DDP does it."""
+    """Return whether each process holds all weights and gradients are averaged, as in DDP."""
     whole = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
     return whole and not isinstance(strategy, DeepSpeedStrategy)  # which is a kind of DDP by inheritance only

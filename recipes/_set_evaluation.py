@@ -1,4 +1,4 @@
-"""What a synthetic set is worth: networks trained on it and measured on real images; its pictures; its file."""
+"""Evaluation of a synthetic set: accuracy of networks trained on it, pictures and the file."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ class Classification(SampleWeighting, LightningModule):
 
     @property
     def repeats_steps(self) -> bool:
-        """Whether the loss of a batch can be computed twice, as `AWP` does."""
+        """Return whether the loss of a batch can be computed twice, as `AWP` does."""
         return self.objective.repeats_steps
 
     def setup(self, stage: str) -> None:
@@ -316,7 +316,7 @@ class Classification(SampleWeighting, LightningModule):
         return logits, *self.objective.parts(logits, labels, context)
 
     def _context(self, images: Tensor, labels: Tensor) -> Any:
-        """What the objective knows of a batch."""
+        """Return the objective's context of a batch."""
         # Outside of a fit Lightning counts from 0, whatever the checkpoint says.
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
         self.objective.epoch = self.current_epoch if fitting else self._trained_epoch
@@ -338,11 +338,11 @@ class Classification(SampleWeighting, LightningModule):
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=len(images))  # type: ignore[arg-type]
 
     def _is_mixed(self) -> bool:
-        """Whether Mixup and CutMix are applied in this epoch."""
+        """Return whether Mixup and CutMix are applied in this epoch."""
         return self.mix_epochs is None or self.current_epoch < in_epochs(self.mix_epochs, self._run_epochs())
 
     def _evaluates_teacher(self) -> bool:
-        """Whether this is a run's first validation."""
+        """Return whether this is a run's first validation."""
         first = self.current_epoch == 0 and not self._teacher_is_evaluated
         return first and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 

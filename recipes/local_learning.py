@@ -261,7 +261,7 @@ class LocalLearning(Classification):
         return compiled(function, index) if self._compile_modules else function
 
     def _is_run_by_units(self) -> bool:
-        """Whether the network is a chain of its units and nobody listens to the layers around the units."""
+        """Return whether the network is a chain of its units, without hooks on the layers around them."""
         around = (self, *(self.network.get_submodule(name) for name in self._around))
         return self._is_chain and not any(m._forward_hooks or m._forward_pre_hooks for m in around)
 

@@ -1,4 +1,4 @@
-"""What a run did and cost, as a short table and as `summary.json`."""
+"""Summary of a run's results and cost, as a short table and as `summary.json`."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class EL2N(LogitScores):
         super().setup(trainer, pl_module, stage)
 
     def measures(self, epoch: int) -> bool:
-        """Whether an epoch lies in the range."""
+        """Return whether an epoch lies in the range."""
         return self.first_epoch <= epoch < self.first_epoch + self.epochs
 
     def measure(self, logits: Tensor, labels: Tensor) -> Tensor:

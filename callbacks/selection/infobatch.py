@@ -208,7 +208,7 @@ def _thin(
 
 
 def _valid(scores: Tensor, seen: Tensor | None = None) -> np.ndarray:
-    """Where there is a finite score; looked for one by one only if their sum shows that some are not."""
+    """Return a mask of the finite scores; it is computed only if their sum is not finite."""
     values = scores.numpy()
     valid = np.ones(len(values), dtype=bool)
     if not np.isfinite(values.sum(dtype=np.float64)):

@@ -146,7 +146,7 @@ def save_set(
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:
-    """What a file of `save_set` says about its images, without reading them.
+    """Read the facts in a file of `save_set` without reading its images.
 
     Raises:
         InputError: If the file is missing or of another kind.

@@ -1,4 +1,4 @@
-"""How robust a network is, by the attacks of others and by checks that these attacks were not fooled."""
+"""Robustness of a network against published attacks, with checks for masked gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .pgd import PGD
 
 @dataclass(frozen=True)
 class Robustness:
-    """What `robustness` found; accuracies lie in [0, 1]."""
+    """Result of `robustness`; accuracies lie in [0, 1]."""
 
     accuracies: dict[str, float]
     """By attack: ``clean``, ``fgsm``, ``pgd20``, ``pgd100``, ``far``, ``white_box`` and ``autoattack``."""
@@ -181,7 +181,7 @@ def _right(
     attack: PGD | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Which images, attacked or not, the network classifies rightly; bool ``(N,)`` on the images' device."""
+    """Return a mask ``(N,)`` of the images that the network classifies correctly, on the images' device."""
     parts = []
     for number, (some, classes) in enumerate(zip(images.split(batch_size), labels.split(batch_size), strict=True)):
         some, classes = some.to(device), classes.to(device)
@@ -207,7 +207,7 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What `pyautoattack` warns of, instead of its being printed."""
+    """Collect the warnings of `pyautoattack` instead of printing them."""
     collected: list[str] = []
     handler = logging.Handler(logging.WARNING)
     # Its messages end by naming a file of its repository.

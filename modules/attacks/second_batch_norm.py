@@ -36,7 +36,7 @@ class SecondBatchNorm(nn.Module):
         self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in layers.values())
 
     def forward(self, network: nn.Module, images: Tensor) -> Tensor:
-        """What the network, the one that was copied from, says of images with this set."""
+        """Return the outputs of the original network with this set of batch-norm layers."""
         own = {
             f"{name}.{key}": value
             for name, layer in zip(self._names, self.layers, strict=True)

@@ -16,7 +16,7 @@ from ..partition.cuts import LocalUnit, Partition
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a head stands: behind one module of the network."""
+    """Position of an auxiliary head: the end of one module of the network."""
 
     index: int
     """The module, from 0."""
@@ -41,13 +41,13 @@ class Cut:
         return self.partition.units
 
     def share(self) -> float:
-        """How far down the network it stands, from 0 for the first head to 1 for the last."""
+        """Depth in the network, from 0 for the first head to 1 for the last."""
         return self.index / (self.count - 1) if self.count > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class LocalBatch:
-    """What a head knows of a batch besides its features."""
+    """The data of a batch that an auxiliary head gets in addition to its features."""
 
     classify: Callable[[Tensor], Tensor]
     """From logits ``(N, C)`` to losses ``(N,)``, by the run's objective."""

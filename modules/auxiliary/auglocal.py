@@ -106,7 +106,7 @@ class AugLocal(Auxiliary):
 
 
 def _outweighs(tail: Iterable[nn.Module], units: Iterable[nn.Module]) -> bool:
-    """Whether a network's end has hidden layers, as VGG has, and more parameters than the units in front of it."""
+    """Return whether a network's end has hidden layers, as VGG has, and more parameters than the units before it."""
     hidden = sum(parameter.ndim > 1 for layer in tail for parameter in layer.parameters()) > 1
     sizes = [sum(p.numel() for layer in layers for p in layer.parameters()) for layers in (tail, units)]
     return hidden and sizes[0] > sizes[1]

@@ -57,7 +57,7 @@ def cosines(features: Tensor) -> Tensor:
 
 
 def channels_are_last(shape: tuple[int, ...], hint: str) -> bool:
-    """Whether a feature map of square images has its channels last; ``hint`` decides where the shape cannot."""
+    """Return whether a feature map of square images has its channels last; ``hint`` decides if the shape cannot."""
     if len(shape) != 4:
         return False
     if shape[1] == shape[2] != shape[3]:

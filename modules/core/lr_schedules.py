@@ -49,7 +49,7 @@ class RunSchedule(LambdaLR):
         raise NotImplementedError
 
     def height(self, step: int) -> float:
-        """How far the rate is on its way up, from 0 to 1; momentum goes the other way."""
+        """Learning rate between its lowest (0) and highest (1) value; momentum moves in the opposite direction."""
         return 0.0
 
     def get_lr(self) -> Any:
@@ -197,7 +197,7 @@ class OneCycleSchedule(RunSchedule):
         super().__init__(optimizer, total=total, momenta=momenta)
 
     def height(self, step: int) -> float:
-        """How far the rate is on its way up, from 0 to 1."""
+        """Learning rate between its lowest (0) and highest (1) value."""
         total = self.total if self.total is not None else max(2, step)
         top, last = self.peak * total - 1, total - 1
         share = step / max(top, 1) if step <= top else 1 - min(1.0, (step - top) / (last - top))
@@ -239,7 +239,7 @@ class CyclicSchedule(RunSchedule):
         super().__init__(optimizer, total=total, momenta=momenta)
 
     def height(self, step: int) -> float:
-        """How far the rate is on its way up, from 0 to 1."""
+        """Learning rate between its lowest (0) and highest (1) value."""
         return self._factor(step)
 
     def _factor(self, step: int) -> float:

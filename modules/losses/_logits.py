@@ -1,4 +1,4 @@
-"""What the losses on logits share."""
+"""Shared code of the losses on logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a teacher's probabilities say about the wrong classes, in numbers."""
+"""Statistics of a teacher's probabilities of the wrong classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a synthetic set like a real one: pure functions, and small classes that a recipe uses."""
+"""Matching losses for dataset distillation: pure functions, and small classes that a recipe uses."""
 
 from ..losses.attention_transfer import attention_maps
 from ._base import ClassBatch, Matching

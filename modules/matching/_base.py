@@ -1,4 +1,4 @@
-"""What a matching loss is to a recipe."""
+"""Base class of matching losses."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ def with_gradients(terms: dict[str, Tensor], images: Tensor, gradients: Sequence
 
 
 def has_batch_statistics(network: nn.Module) -> bool:
-    """Whether an image's features depend on the others of its batch."""
+    """Return whether an image's features depend on the other images of its batch."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())

@@ -1,4 +1,4 @@
-"""What the losses on features share: class means of the features of real and synthetic images."""
+"""Shared code of the losses on features: class means of the features of real and synthetic images."""
 
 from __future__ import annotations
 

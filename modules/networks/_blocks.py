@@ -1,4 +1,4 @@
-"""What all small-image networks are built of: one chain of stem, blocks and classifier, and the blocks."""
+"""Building blocks of all small-image networks, and the chain of stem, blocks and classifier."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def residual_stages(
 
 
 def image_norm(norm: str) -> Callable[..., nn.Module]:
-    """What builds an affine norm of each channel, over an image ("instance") or over the batch ("batch").
+    """Return a function that builds a norm layer, per image ("instance") or over the batch ("batch").
 
     Raises:
         InputError: If ``norm`` is something else.

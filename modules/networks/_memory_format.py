@@ -1,4 +1,4 @@
-"""Which order of an image's numbers a network works fastest with."""
+"""The fastest memory format for a network."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def create_network(
 
 
 def _pretrained_config(name: str) -> Any:
-    """What timm knows of a network's weights, None for our own networks, folders and repositories."""
+    """Return timm's configuration of pretrained weights; None for our own networks, folders and repositories."""
     if name.startswith("local-dir:") and not (Path(name.partition(":")[2]) / "config.json").is_file():
         raise InputError(f"there is no network {name!r}: a folder of timm's holds config.json and the weights")
     if name.startswith(("local-dir:", "hf-hub:", "hf_hub:")):
@@ -111,5 +111,5 @@ def _pretrained_config(name: str) -> Any:
 
 
 def _own_arguments(name: str) -> list[str]:
-    """What can be given in ``network_args`` for one of our networks."""
+    """Return the arguments that ``network_args`` takes for one of our networks."""
     return [key for key in inspect.signature(_BUILDERS[name]).parameters if key not in ("num_classes", "in_chans")]

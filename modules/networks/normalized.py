@@ -47,7 +47,7 @@ class Normalized(nn.Module):
         self._dtype = torch.get_default_dtype() if weight is None else weight.dtype
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """What the network says of images ``(N, C, H, W)`` in pixel units."""
+        """Return the network's outputs for images ``(N, C, H, W)`` in pixel units."""
         return self.network(to_memory_format(((pixels - self.mean) / self.std).to(self._dtype), self.memory_format))
 
 

@@ -1,4 +1,4 @@
-"""What a recipe minimises: one loss per sample, from logits, labels and what is known about the batch."""
+"""Training objectives: one loss per sample, computed from logits, labels and a context of the batch."""
 
 from ._base import Objective
 from .cross_entropy import CrossEntropy

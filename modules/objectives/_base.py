@@ -37,7 +37,7 @@ class Objective(nn.Module):
 
     @property
     def title(self) -> str:
-        """What a message calls it."""
+        """Name of the objective in messages."""
         return type(self).__name__
 
     def attach(self, network: nn.Module, *, num_classes: int, in_chans: int, image_size: int | None) -> None:
@@ -79,7 +79,7 @@ class Objective(nn.Module):
         return None
 
     def context(self, images: Tensor, labels: Tensor) -> Any:
-        """What the losses of this batch depend on besides logits and labels, e.g. teacher logits; no gradient.
+        """Compute what the losses need in addition to logits and labels, e.g. teacher logits, without gradients.
 
         Args:
             images: Shape ``(N, C, H, W)``, as the network sees them.

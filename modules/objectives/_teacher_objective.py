@@ -22,7 +22,7 @@ from ._base import Objective
 
 @dataclass(frozen=True)
 class TeacherOutput:
-    """What the teacher says of a batch."""
+    """Outputs of the teacher for a batch."""
 
     logits: Tensor
     """Shape ``(N, C)``."""

@@ -148,7 +148,7 @@ class Distillation(TeacherObjective):
 
     @property
     def title(self) -> str:
-        """What a message calls it."""
+        """Name of the objective in messages."""
         return f"{type(self).__name__} with {' and '.join(type(loss).__name__ for loss in self.losses)}"
 
     def forward(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> Tensor:

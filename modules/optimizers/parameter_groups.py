@@ -1,4 +1,4 @@
-"""Which parameters an optimizer treats differently from the rest."""
+"""Parameter groups: options of the optimizer for some of the parameters."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class LocalUnit(nn.Sequential):
 
     @property
     def complete(self) -> bool:
-        """Whether the layers, called one after the other, are the unit."""
+        """Return whether calling the layers in order computes the whole unit."""
         return not self.obstacle
 
 

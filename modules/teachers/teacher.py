@@ -112,7 +112,7 @@ class Teacher:
         return next((value.dtype for value in self.network.parameters() if value.is_floating_point()), torch.float32)
 
     def apply(self, function: Any) -> None:
-        """What `nn.Module._apply` does to a part of a module."""
+        """Apply a function of `nn.Module._apply` to the teacher."""
         self.network._apply(function)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
@@ -168,7 +168,7 @@ class MeanTeacher:
         return self.teachers[0].dtype
 
     def apply(self, function: Any) -> None:
-        """What `nn.Module._apply` does to a part of a module."""
+        """Apply a function of `nn.Module._apply` to every teacher."""
         for teacher in self.teachers:
             teacher.apply(function)
 

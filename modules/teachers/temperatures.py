@@ -1,4 +1,4 @@
-"""What two temperatures make of a teacher's logits, in numbers."""
+"""Statistics of a teacher's softened probabilities at two temperatures."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ HEADER_KEYS = ("technique", "command", "expect", "hardware", "time", "seeds", "p
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the head and body of a shipped recipe say about it."""
+    """A shipped recipe: the facts in its head comment and body."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""How checkpoints are written to the disk."""
+"""Atomic writing of checkpoints."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class BestAndLast(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
     def _holds(self, file: Path, score: Any) -> bool:
-        """Whether a file is the checkpoint that had this score."""
+        """Return whether a file is the checkpoint with this score."""
         try:
             states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
             return bool(states[self.state_key]["best_model_score"] == score)

@@ -1,4 +1,4 @@
-"""What the processes of one command agree on before they are a process group."""
+"""Agreement between the processes of one command before they form a process group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user gave and only Lightning, torch or timm would object to: refused by name, in a line."""
+"""One-line errors for values that only Lightning, torch or timm would refuse."""
 
 from __future__ import annotations
 
@@ -121,13 +121,13 @@ def explained(error: BaseException, *, has_trained: bool = False) -> InputError 
 
 
 def _is_known(file: Path) -> bool:
-    """Whether a file is ours, of an installed package, or no file at all, such as compiled code."""
+    """Return whether a file is ours, of an installed package, or not a file, such as compiled code."""
     installed = bool(_INSTALLED & set(file.parts)) or file.is_relative_to(_STANDARD)
     return installed or _is_ours(file) or not file.is_file() or file.name == "recipes"
 
 
 def _is_ours(file: Path) -> bool:
-    """Whether a file is of this project; in a checkout, the environment may lie within its folder."""
+    """Return whether a file is part of this project; an environment inside the checkout is not."""
     return file.is_relative_to(_PACKAGE) and not _INSTALLED & set(file.relative_to(_PACKAGE).parts)
 
 
@@ -142,7 +142,7 @@ def _option(frames: traceback.StackSummary) -> str:
 
 
 def _is_offline(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, is that a host cannot be reached."""
+    """Return whether an error, or one of its causes, is an unreachable host."""
     while error is not None:
         if isinstance(error, ConnectionError) or type(error).__name__ in (
             *("ConnectError", "ConnectionError", "URLError", "ConnectTimeout", "MaxRetryError", "ProxyError"),

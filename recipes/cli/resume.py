@@ -1,4 +1,4 @@
-"""What a run that goes on in its own folder takes up from there."""
+"""Resuming a run in its own run folder."""
 
 from __future__ import annotations
 

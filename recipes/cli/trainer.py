@@ -136,7 +136,7 @@ def _load(model: LightningModule, ckpt_path: str) -> dict[str, Any]:
 
 
 def _facts(model: LightningModule, data: Any) -> dict[str, Any]:
-    """What a user of the network must know."""
+    """Return the facts that a user of the network needs."""
     name = model.hparams.get("network")
     return {
         "name": name if isinstance(name, str) else None,

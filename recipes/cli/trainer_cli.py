@@ -129,7 +129,7 @@ class RecipesCLI(DeferredCLI):
 
     @property
     def has_trained(self) -> bool:
-        """Whether a training step was finished."""
+        """Return whether a training step was finished."""
         return self._saver is not None and self._saver.has_trained
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -168,7 +168,7 @@ class RecipesCLI(DeferredCLI):
         return value
 
     def _is_given(self, key: str) -> bool:
-        """Whether the user gave an argument of the model, on the command line or in a file."""
+        """Return whether the user gave an argument of the model, on the command line or in a file."""
         models = [recipe_files.load(name, path).get("model") for name, path in self.configs.items()]
         in_files = [model.get("init_args") or {} for model in models if isinstance(model, dict)]
         return any(re.match(rf"--model\.(init_args\.)?{key}\b", word) for word in self.arguments) or any(
@@ -322,7 +322,7 @@ def quieten() -> None:
 
 
 def _short_warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
-    """Where in our code a warning comes from helps nobody who trains with it."""
+    """Format a warning without the file and line of our code."""
     if Path(filename).is_relative_to(Path(__file__).parents[2]):
         return f"warning: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"

@@ -1,4 +1,4 @@
-"""How large a batch is, whatever it is."""
+"""The number of samples in a batch of any type."""
 
 from __future__ import annotations
 

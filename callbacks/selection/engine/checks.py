@@ -1,4 +1,4 @@
-"""What arguments and a run must be like for training samples to be selected."""
+"""Checks of the arguments and the run of a selecting callback."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class DataSelection(SelectionRule, Callback):
     # -- the rule ----------------------------------------------------------------------------------------------------
 
     def observe(self) -> Tensor | None:
-        """What :meth:`update` is given of the batch that is over, shape ``(N,)``, on any device: its losses."""
+        """Return the values ``(N,)`` that :meth:`update` gets for a finished batch, on any device: its losses."""
         losses, self._weighting.sample_losses = self._weighting.sample_losses, None
         return losses
 
@@ -178,7 +178,7 @@ class DataSelection(SelectionRule, Callback):
             log_histogram(trainer.loggers, "selection/scores", scores[scores.isfinite()], trainer.global_step)
 
     def _figures(self) -> dict[str, float]:
-        """What is logged of an epoch that ends."""
+        """Return the figures to log at the end of an epoch."""
         if self._plan is None or self._plan.epoch != self._data.trainer.current_epoch:
             # Only the end of the epoch was left in a resumed run.
             return self._restored["figures"] if self._restored is not None else {}
@@ -199,7 +199,7 @@ class DataSelection(SelectionRule, Callback):
         self._leave(pl_module)
 
     def run_figures(self, *, seconds_per_sample: float) -> dict[str, Any]:
-        """What `RunSummary` writes about the run."""
+        """Return the figures that `RunSummary` writes about the run."""
         saved = self.samples_saved - self._saved_before
         return {"forward passes saved": saved, "seconds saved by that": round(saved * seconds_per_sample, 3)}
 
@@ -273,7 +273,7 @@ class DataSelection(SelectionRule, Callback):
         return data.loader
 
     def _reads(self) -> list[int]:
-        """What the rest of an epoch must share with the part before a checkpoint."""
+        """Return the settings that must not change within an epoch, also over a resume."""
         sampler = self._data.sampler
         return [sampler.seed, self._current_plan().kept, self._data.batch_size * sampler.num_replicas]
 
@@ -373,7 +373,7 @@ class DataSelection(SelectionRule, Callback):
 
     @property
     def _follows(self) -> bool:
-        """Whether values are kept of each sample, so that it must be known which row of a batch is which sample."""
+        """Return whether values are kept per sample, so that each row of a batch must be matched to its sample."""
         return self.needs_losses or type(self).observe is not DataSelection.observe
 
     def _leave(self, pl_module: LightningModule) -> None:

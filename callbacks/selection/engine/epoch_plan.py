@@ -1,4 +1,4 @@
-"""What is read in an epoch, by whom and with which weights."""
+"""The plan of an epoch: its samples, their weights and the share of each process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scores share that are made of a sample's logits while it is trained on."""
+"""Base class of scores computed from a sample's logits during training."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class LogitScores(DataSelection):
 
     @abstractmethod
     def measure(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What is kept of each sample of a batch ``(N,)``, of its logits ``(N, C)`` and class indices ``(N,)``."""
+        """Return the value to keep for each sample of a batch, shape ``(N,)``."""
 
     def measures(self, epoch: int) -> bool:
-        """Whether an epoch counts."""
+        """Return whether an epoch counts."""
         return True
 
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
@@ -165,11 +165,11 @@ class LogitScores(DataSelection):
             self._hook = None
 
     def _writes(self, trainer: Trainer) -> bool:
-        """Whether the run is one of which scores are kept."""
+        """Return whether this run writes scores."""
         return self._taken is not None and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def _is_own(self, path: Path) -> bool:
-        """Whether a file may be that of the part of this run that is over."""
+        """Return whether a file may come from the finished part of this run."""
         return self._restored is not None or path == self._written
 
     def _path(self, trainer: Trainer) -> Path:

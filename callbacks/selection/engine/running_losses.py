@@ -1,4 +1,4 @@
-"""What the rules share that keep the samples with the highest running mean of the loss for some epochs."""
+"""Base class of the rules that keep the samples with the highest running mean of the loss."""
 
 from __future__ import annotations
 

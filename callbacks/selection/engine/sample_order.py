@@ -54,7 +54,7 @@ class SampleOrder:
 
     @property
     def checking(self) -> bool:
-        """Whether the last batch is one of the first."""
+        """Return whether the last batch is one of the first batches, which are checked."""
         return self._fetched <= CHECKED_BATCHES
 
     def receive(self, batch: Any) -> Any:
@@ -125,7 +125,7 @@ class _OrderedCollate:
         return batch if places is None and moved is None else _Ordered(batch, places, moved)
 
     def _moves(self, samples: list) -> bool:
-        """Whether the samples in reverse do not give the same batch in reverse."""
+        """Return whether reversing the samples does not reverse the batch."""
         try:
             with isolated_rng(0):
                 forward, backward = (
@@ -166,11 +166,11 @@ def _places(before: list, after: Any) -> Tensor | None:
 
 
 def _reads_moved(dataset: Any) -> bool:
-    """Whether a data set that reads several samples at once gives them in another order than that of the indices."""
+    """Return whether a data set's ``__getitems__`` gives samples in another order than their indices."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    read = getattr(dataset, "__getitems__", None)
-    if not callable(read):
+    read: Callable[[list[int]], list] | None = getattr(dataset, "__getitems__", None)
+    if read is None:
         return False
     indices = list(range(min(len(dataset), _READ)))
     try:
@@ -200,7 +200,7 @@ def _fields(samples: list) -> list[list[Hashable]]:
 def _is_moved(
     pairs: list[tuple[list[Hashable], list[Hashable]]], *, alike: Callable[[list[Hashable]], Any] = Counter
 ) -> bool:
-    """Whether rows have the order of others, or are the same in another order; the most varied rows decide.
+    """Return whether rows were reordered; the most varied rows decide.
 
     Args:
         pairs: Rows as expected, and as found.
@@ -240,7 +240,7 @@ def _rows(batch: Any) -> list[list[Hashable]]:
 
 
 def _is_arrangement(values: Tensor) -> bool:
-    """Whether values ``(N,)`` are places in the batch, as `argsort` gives them, and no data."""
+    """Return whether values ``(N,)`` are positions in the batch, as `argsort` gives them, and not data."""
     if values.ndim != 1 or values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         return False
     return bool((values.sort().values == torch.arange(len(values), device=values.device)).all())

@@ -111,7 +111,7 @@ class SelectedData:
         return self.loader.batch_size or 1
 
     def part(self, batch_idx: int) -> slice:
-        """Where a batch lies in its process's share of an epoch."""
+        """Return the positions of a batch in its process's share of an epoch."""
         return slice(batch_idx * self.batch_size, (batch_idx + 1) * self.batch_size)
 
     def batches(self, selected: int) -> int:

@@ -59,7 +59,7 @@ def _rows(option: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_for_users(cls: type) -> bool:
-    """Whether a class is public and not a part of the command line."""
+    """Return whether a class is public and not a part of the command line."""
     package, *parts = cls.__module__.split(".")
     if package == __name__.partition(".")[0]:
         return not cls.__name__.startswith("_") and "cli" not in parts

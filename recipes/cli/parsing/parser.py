@@ -144,7 +144,7 @@ class RecipesParser(LightningArgumentParser):
         )
 
     def _place(self, key: str, value: str | None) -> Place | None:
-        """Where in the files something is written; None if it was given on the command line, which wins."""
+        """Return the file and place of a value; None if it was given on the command line."""
         options = [plain(word.partition("=")[0].lstrip("-")) for word in self.arguments if word.startswith("--")]
         if any(option == key or option.startswith(f"{key}.") for option in options) and any(
             (value or "") in word for word in self.arguments
@@ -193,7 +193,7 @@ def _given(message: str) -> str:
 
 
 def _expected(message: str) -> str:
-    """What an option takes, as a person would say it; empty if only a class will do."""
+    """Describe the values of an option in words; empty if it takes only a class."""
     found: list[str] = []
     for kind in re.findall(r"Expected (?:an? )?(<class '[\w.]+'>|typing\.Literal\[.*?\])", _innermost(message)):
         names = re.findall(r"'([^']+)'", kind) or [kind]

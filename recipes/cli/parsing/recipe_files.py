@@ -103,7 +103,7 @@ def load(name: str, path: Path) -> dict[str, Any]:
 
 
 def is_complete(content: dict[str, Any]) -> bool:
-    """Whether a file says which model it is for, as an overlay does not."""
+    """Return whether a file names its model, which an overlay does not."""
     model = content.get("model")
     return isinstance(model, str) or (isinstance(model, dict) and model.keys() != {"init_args"})
 

@@ -82,7 +82,7 @@ class _Reader(LightningModule):
 
     @property
     def source(self) -> Any:
-        """Where the loaders are."""
+        """The object that has the data loaders."""
         return self.recipe if self.data is None else self.data
 
     # -- data --------------------------------------------------------------------------------------------------------
