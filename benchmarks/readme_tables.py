@@ -1,6 +1,6 @@
 """Write the tables of the README and of the pages in `docs/` from the rows in `results/`.
 
-python benchmarks/readme_tables.py          # rewrites README.md and docs/*.md
+python benchmarks/readme_tables.py          # rewrites README.md and the pages below docs/
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PARTS = {
 
 def pages() -> list[Path]:
     """The files that may have tables."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def render(text: str) -> str:

@@ -25,7 +25,7 @@ def test_the_script_for_projects_of_your_own_runs(capsys):
 
 
 def test_links_to_files_lead_somewhere():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -36,5 +36,6 @@ def test_the_techniques_table_has_a_row_for_every_technique():
     from settings import SETTINGS
 
     for setting in SETTINGS:
-        assert f"[{setting.name}](docs/{setting.name}.md)" in README
-        assert f"[{setting.name}]({setting.name}.md)" in (ROOT / "docs" / "README.md").read_text()
+        page = next((ROOT / "docs").glob(f"*/{setting.name}.md")).relative_to(ROOT / "docs")
+        assert f"[{setting.name}](docs/{page})" in README
+        assert f"[{setting.name}]({page})" in (ROOT / "docs" / "README.md").read_text()
