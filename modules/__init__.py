@@ -1,1 +1,1 @@
-"""`nn.Module`s and pure functions that recipes are built of. Imports nothing else of this project."""
+"""Networks, losses and pure functions for recipes. This package imports no other part of the project."""

@@ -1,4 +1,4 @@
-"""Compiling networks that carry hooks."""
+"""Compilation of networks that carry hooks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from torch import nn
 def compile_network(network: nn.Module, *, hooked: bool) -> None:
     """Compile a network in place.
 
-    For another network of the same classes, torch takes what it compiled before, and does not look at hooks then. So
-    the compiled code of this process is forgotten where hooks matter; networks in use are compiled again when called.
+    torch reuses compiled code for networks of the same classes and does not check their hooks. If layers carry hooks,
+    this function therefore clears all compiled code of the process. Networks in use are compiled again at their next
+    call.
 
     Args:
         network: The network.
-        hooked: Whether layers carry hooks, e.g. of `FeatureCapture`.
+        hooked: True if layers carry hooks, e.g. from `FeatureCapture`.
     """
     if hooked:
         torch.compiler.reset()

@@ -1,4 +1,4 @@
-"""Descriptions of objects in plain values, so that a checkpoint can hold them and a load can build them again."""
+"""Descriptions of objects in plain values, so that a checkpoint can store them and a load can rebuild them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Kind = TypeVar("Kind")
 
 
 def describe(value: object) -> dict[str, Any] | None:
-    """Return class and arguments of an object, as a recipe file writes them.
+    """Return the class and arguments of an object, as a recipe file writes them.
 
     Args:
         value: An object that keeps its arguments as attributes of the same name; None stays None.
 
     Returns:
-        ``class_path`` and ``init_args``. An argument without an attribute is left out. ``init_args`` is None for a
-        class outside of this package, and for arguments that are no plain values.
+        ``class_path`` and ``init_args``. Arguments without an attribute are left out. ``init_args`` is None if the
+        class is not part of this package or an argument is not a plain value.
     """
     if value is None:
         return None
@@ -32,15 +32,15 @@ def describe(value: object) -> dict[str, Any] | None:
 
 
 def rebuild(value: Kind | Mapping[str, Any] | None, kind: type[Kind], *, argument: str) -> Kind | None:
-    """Return the object of a description; an object, and None, stay as they are.
+    """Build the object that a description stands for; objects and None are returned unchanged.
 
     Args:
-        value: As `describe` returns it, or an object.
-        kind: Class that the object must be of.
+        value: A description from `describe`, or an object.
+        kind: Required class of the object.
         argument: Name of the argument, for messages.
 
     Raises:
-        InputError: If the description is of a class outside of this package, or of another kind.
+        InputError: If the class in the description is not part of this package or not a subclass of ``kind``.
     """
     if not isinstance(value, Mapping):
         return value

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used: the message names it and says the way out. Exit code 2."""
+    """Error for input that cannot be used. The message names the input and a way out. Exit code 2."""
 
 
 class RunError(RuntimeError):
-    """A run that had started cannot go on: the message says where it stopped and what was kept. Exit code 1."""
+    """Error for a run that cannot continue. The message says where it stopped and what was saved. Exit code 1."""

@@ -1,4 +1,4 @@
-"""A network in evaluation mode for a while."""
+"""Temporary evaluation mode of a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards each part in the mode it had."""
+    """Put a network in evaluation mode, then restore the previous mode of every module."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

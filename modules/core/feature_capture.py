@@ -1,4 +1,4 @@
-"""Outputs of a network's layers, without a change to the network."""
+"""Outputs of a network's layers, captured without a change to the network."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .errors import InputError
 from .feature_maps import channels_are_last
 
 INPUT = ":input"
-"""After the name of a layer: its first input is kept instead of its output."""
+"""Suffix of a layer name: capture the layer's first input instead of its output."""
 
 
 class FeatureCapture:
-    """Keeps what named layers give in one pass of a network, between :meth:`start` and the next.
+    """Hooks that keep the outputs of named layers during one forward pass, from :meth:`start` to the next one.
 
-    The layers are found once, in the plain network, and carry the hooks with them, so it does not matter whether the
-    network is later compiled or wrapped, e.g. by DDP. While off, the hooks do nothing.
+    The hooks are registered once, on the layers of the plain network. They keep working when the network is compiled or
+    wrapped, e.g. by DDP. Before :meth:`start` and after :meth:`take` they do nothing.
 
     Args:
         network: Any network.
         layers: Names of layers, as in ``network.named_modules()``. ``NAME:input`` is the layer's input, e.g. the
-            features before a ReLU. Of a layer that gives a tuple the first entry counts.
+            features before a ReLU. If a layer returns a tuple, its first entry is used.
         argument: Name of the argument that ``layers`` came from, for the error.
 
     Raises:
@@ -39,7 +39,7 @@ class FeatureCapture:
         self._argument = argument
         self._on = False
         self._outputs: dict[int, tuple[Any, int | None]] = {}
-        self._prefix_tokens: int | None = getattr(network, "num_prefix_tokens", None)  # as timm's transformers say
+        self._prefix_tokens: int | None = getattr(network, "num_prefix_tokens", None)  # set by timm's transformers
         self._format = str(getattr(network, "output_fmt", ""))
         modules = dict(network.named_modules())
         for index, layer in enumerate(self.layers):
@@ -56,7 +56,7 @@ class FeatureCapture:
 
     def _keep_input(self, index: int, module: nn.Module, inputs: Any) -> None:
         if self._on and inputs:
-            # A layer that works in place would leave its output there.
+            # An in-place layer would overwrite its input.
             value = inputs[0].clone() if getattr(module, "inplace", False) else inputs[0]
             self._keep(index, module, None, value)
 
@@ -70,19 +70,19 @@ class FeatureCapture:
             self._outputs[index] = output, version
 
     def start(self) -> None:
-        """Forget the last pass and keep the outputs of the next."""
+        """Discard the last pass and capture the next one."""
         self._outputs.clear()
         self._on = True
 
     def forget(self) -> None:
-        """Let go of the outputs that were kept."""
+        """Discard the captured outputs."""
         self._outputs.clear()
 
     def take(self) -> list[Tensor]:
-        """The outputs of the pass since :meth:`start`, in the order of the layers; as often as they are wanted.
+        """Return the outputs captured since :meth:`start`, in the order of ``layers``. Repeated calls return the same.
 
         Raises:
-            InputError: If the pass left a layer out, or the layer behind one has changed its output in place.
+            InputError: If the pass did not call a layer, or a later layer changed the output in place.
         """
         self._on = False
         for index, name in enumerate(self.layers):
@@ -96,13 +96,14 @@ class FeatureCapture:
         return [self._outputs[index][0] for index in range(len(self.layers))]
 
     def maps(self) -> list[Tensor]:
-        """As :meth:`take`, with all that belongs to places of an image as maps ``(N, C, h, w)``.
+        """Return the outputs like :meth:`take`, with all spatial features as maps ``(N, C, h, w)``.
 
-        Tokens ``(N, L, C)`` become a square map. Class and register tokens in front of the square are left out: as many
-        as the network's ``num_prefix_tokens``, or else as many as are left over. Maps ``(N, h, w, C)`` are turned.
+        Tokens ``(N, L, C)`` become a square map. Class and register tokens in front of the square are dropped: the
+        first ``num_prefix_tokens`` if the network has that attribute, otherwise all tokens beyond the largest square.
+        Maps ``(N, h, w, C)`` are permuted. Other shapes stay.
 
         Raises:
-            InputError: As :meth:`take`, or if a layer gives no tensor, or tokens that are no square.
+            InputError: As in :meth:`take`, or if an output is no tensor or its tokens do not form a square.
         """
         return [self._as_map(name, output) for name, output in zip(self.layers, self.take(), strict=True)]
 
@@ -128,5 +129,5 @@ class FeatureCapture:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies of a module are made in the middle of runs, and a part of a graph cannot be copied.
+        # Modules are copied during runs, and tensors within an autograd graph cannot be copied.
         return {**self.__dict__, "_outputs": {}, "_on": False}

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 class ToMaps(nn.Module):
-    """Arranges features as maps ``(N, C, h, w)``.
+    """Conversion of features to maps ``(N, C, h, w)``.
 
-    Tokens ``(N, L, C)`` become a square map, where a class token and the like in front of the square is left out;
-    vectors ``(N, C)`` a map of one pixel.
+    Tokens ``(N, L, C)`` become a square map; class and register tokens in front of the square are dropped. Vectors
+    ``(N, C)`` become a map of one pixel.
 
     Args:
-        shape: Shape of the features, batch included.
-        channels_last: Whether maps come as ``(N, h, w, C)``.
+        shape: Shape of the features, including the batch.
+        channels_last: True if maps come as ``(N, h, w, C)``.
     """
 
     def __init__(self, shape: tuple[int, ...], *, channels_last: bool = False) -> None:
@@ -35,7 +35,7 @@ class ToMaps(nn.Module):
         return self.channels, *self.size
 
     def forward(self, features: Tensor) -> Tensor:
-        """Maps ``(N, C, h, w)``."""
+        """Return the features as maps ``(N, C, h, w)``."""
         if features.ndim == 4:
             return features.permute(0, 3, 1, 2) if self.channels_last else features
         if features.ndim == 3:
@@ -45,12 +45,12 @@ class ToMaps(nn.Module):
 
 
 def at_least_single(values: Tensor) -> Tensor:
-    """The values in float32, or in float64 if they are."""
+    """Convert to float32; float64 values stay float64."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def cosines(features: Tensor) -> Tensor:
-    """Products ``(N, N)`` of rows ``(N, D)``, in single precision whatever the run's is."""
+    """Return the inner products ``(N, N)`` of rows ``(N, D)``, in at least float32 whatever the run's precision."""
     with torch.autocast(features.device.type, enabled=False):
         rows = at_least_single(features)
         return rows @ rows.T

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic file writing."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replaced(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path to write to, and put the written file in the place of ``path`` at the end.
+    """Yield a temporary path to write to, then move the written file to ``path``.
 
-    The file is written in the same folder, synced to the disk and renamed. A program that is killed, a full disk or any
-    other error leaves the old file as it was.
+    The file is written to the same folder, synced to the disk and renamed. If the program is killed, the disk is full
+    or any other error occurs, the old file stays unchanged.
 
     Args:
         path: File to write; its folder must exist.
 
     Yields:
-        The temporary path, which ends in ``.part``.
+        The temporary path, ending in ``.part``.
 
     Examples:
         >>> with replaced("figures.json") as file:

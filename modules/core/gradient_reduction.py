@@ -1,4 +1,4 @@
-"""Means of gradients over processes, taken in the background while the step goes on."""
+"""Averages of gradients over processes, computed in the background."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 
 class GradientReduction:
-    """Replaces gradients by their means over all processes, one message for each call of :meth:`start`.
+    """Replacement of gradients by their means over all processes, with one all-reduce per dtype for each :meth:`start`.
 
-    For parts of a model whose backward pass comes before the model's own, which DDP cannot follow.
+    It is for parts of a model that run their backward pass before the model's main one. DDP cannot handle these.
     """
 
     def __init__(self) -> None:
         self._pending: list[tuple[dist.Work, Tensor, list[Tensor]]] = []
 
     def start(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Begin with the gradients of these parameters; all processes must do so in one order."""
+        """Start to average the gradients of these parameters; all processes must call this in the same order."""
         kinds: dict[torch.dtype, list[Tensor]] = {}
         for parameter in parameters:
             if parameter.grad is not None:
@@ -32,7 +32,7 @@ class GradientReduction:
             self._pending.append((work, message, gradients))
 
     def finish(self) -> None:
-        """Wait for what was begun and put it in place."""
+        """Wait for all started averages and write them to the gradients."""
         for work, message, gradients in self._pending:
             work.wait()
             for gradient, mean in zip(gradients, _unflatten_dense_tensors(message, gradients), strict=True):

@@ -8,14 +8,14 @@ from torch import nn
 
 
 def reset_parameters(network: nn.Module) -> None:
-    """Draw all weights anew as PyTorch's layers do by default, whatever the network's own initialization.
+    """Redraw all weights with the default initialization of PyTorch's layers.
 
-    Convolutions and linear layers are uniform, ``kaiming_uniform_(a=√5)``; norms get weight 1 and bias 0. It calls
-    ``reset_parameters`` of every layer that has it, and draws from the global generator. Parameters that belong to no
-    such layer, such as the class token of a vision transformer, stay.
+    It calls ``reset_parameters`` of every layer that has this method, and draws from the global generator. Convolutions
+    and linear layers are uniform, ``kaiming_uniform_(a=√5)``; norms get weight 1 and bias 0. Parameters outside such
+    layers, such as the class token of a vision transformer, stay.
 
     Args:
-        network: Changed in place.
+        network: Network to change in place.
     """
     for module in network.modules():
         reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)

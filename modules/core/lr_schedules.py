@@ -1,4 +1,4 @@
-"""Learning-rate schedules given as shares of the run, so that they fit whatever length it has."""
+"""Learning-rate schedules defined by shares of the run, so that they fit a run of any length."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .reporting import warn
 
 
 class RunSchedule(LambdaLR):
-    """Base of schedules that know how far the run is and not which epoch it is in.
+    """Base class of schedules that depend on the progress of the run, not on the epoch number.
 
-    A recipe calls :meth:`fit_to` with the number of epochs (or optimizer steps, by its ``lr_interval``) before
-    training starts, so changing ``trainer.max_epochs`` changes the schedule with it.
+    A recipe calls :meth:`fit_to` before training starts, with the number of epochs or optimizer steps (by its
+    ``lr_interval``). A change of ``trainer.max_epochs`` therefore changes the schedule too.
 
     Args:
-        optimizer: The optimizer whose learning rate is scheduled.
-        warmup: Share of the run, in [0, 1), over which the rate rises linearly from 0; its first step is not 0.
-        total: Length of the run in scheduler steps; None lets the recipe fill it in.
-        momenta: Momentum of each group at height 0 and at height 1, which :meth:`height` moves between; a group of None
-            keeps its own. Adam's first beta is a momentum too.
+        optimizer: The optimizer to schedule.
+        warmup: Share of the run, in [0, 1), in which the rate rises linearly from 0; the first step is above 0.
+        total: Length of the run in scheduler steps; None lets the recipe set it.
+        momenta: For each parameter group, its momentum at height 0 and at height 1; :meth:`height` interpolates
+            between them. None keeps the group's momentum. For Adam, momentum is the first beta.
 
     Raises:
         InputError: If ``warmup`` is outside [0, 1).
@@ -45,15 +45,15 @@ class RunSchedule(LambdaLR):
         super().__init__(optimizer, self._factor)
 
     def factor(self, progress: float) -> float:
-        """The base rate's multiplier after warm-up; ``progress`` runs from 0 to 1 over the rest of the run."""
+        """Return the multiplier of the base rate; ``progress`` in [0, 1] is the share of the run after warm-up."""
         raise NotImplementedError
 
     def height(self, step: int) -> float:
-        """Learning rate between its lowest (0) and highest (1) value; momentum moves in the opposite direction."""
+        """Return the position between the lowest rate (0) and the highest rate (1); it interpolates the momentum."""
         return 0.0
 
     def get_lr(self) -> Any:
-        """The rates of the next step; the momentum of that step is set with them."""
+        """Return the rates of the next step, and set its momentum."""
         self._move_momentum()
         return super().get_lr()
 
@@ -69,7 +69,7 @@ class RunSchedule(LambdaLR):
                 group["momentum"] = momentum
 
     def fit_to(self, total: int) -> None:
-        """Set the length of the run, in scheduler steps, and the learning rate that follows from it."""
+        """Set the length of the run in scheduler steps, and update the learning rate."""
         self.total = total
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * self._factor(self.last_epoch)
@@ -77,7 +77,7 @@ class RunSchedule(LambdaLR):
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint; a run that has become longer or shorter goes on as one of its new length."""
+        """Resume from a checkpoint; if the length of the run has changed, continue with the new length."""
         total, was = self.total, state_dict.get("total")
         super().load_state_dict(state_dict)
         self.total = total
@@ -90,7 +90,7 @@ class RunSchedule(LambdaLR):
             )
 
     def _factor(self, step: int) -> float:
-        # The base class asks for step 0 when it is built, before a recipe has filled in the length.
+        # The base class asks for step 0 when it is built, before a recipe has set the length.
         total = self.total if self.total is not None else max(1, step)
         warmup = self.warmup * total
         if step < warmup:
@@ -99,13 +99,13 @@ class RunSchedule(LambdaLR):
 
 
 class CosineSchedule(RunSchedule):
-    """Half a cosine from the base rate down to ``final`` times it (https://arxiv.org/abs/1608.03983).
+    """Cosine decay from the base rate to ``final`` times the base rate (https://arxiv.org/abs/1608.03983).
 
     Args:
-        optimizer: The optimizer whose learning rate is scheduled.
-        warmup: Share of the run, in [0, 1), over which the rate rises linearly.
+        optimizer: The optimizer to schedule.
+        warmup: Share of the run, in [0, 1), in which the rate rises linearly.
         final: Multiplier of the base rate at the end of the run.
-        total: Length of the run in scheduler steps; None lets the recipe fill it in.
+        total: Length of the run in scheduler steps; None lets the recipe set it.
     """
 
     def __init__(self, optimizer: Optimizer, warmup: float = 0.0, final: float = 0.0, total: int | None = None) -> None:
@@ -113,19 +113,19 @@ class CosineSchedule(RunSchedule):
         super().__init__(optimizer, warmup=warmup, total=total)
 
     def factor(self, progress: float) -> float:
-        """The base rate's multiplier at a share of the run after warm-up."""
+        """Return the multiplier of the base rate; ``progress`` is the share of the run after warm-up."""
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class MilestoneSchedule(RunSchedule):
-    """The base rate times ``gamma`` at each milestone.
+    """Step decay: the rate is multiplied by ``gamma`` at each milestone.
 
     Args:
-        optimizer: The optimizer whose learning rate is scheduled.
+        optimizer: The optimizer to schedule.
         milestones: Shares of the run, rising, each in (0, 1): ``[0.5, 0.75]`` is epochs 100 and 150 of 200.
         gamma: Multiplier at each milestone.
-        warmup: Share of the run, in [0, 1), over which the rate rises linearly; must end before the first milestone.
-        total: Length of the run in scheduler steps; None lets the recipe fill it in.
+        warmup: Share of the run, in [0, 1), in which the rate rises linearly; it must end before the first milestone.
+        total: Length of the run in scheduler steps; None lets the recipe set it.
 
     Raises:
         InputError: If ``milestones`` are not rising shares in (0, 1), or the warm-up does not end before the first.
@@ -149,26 +149,27 @@ class MilestoneSchedule(RunSchedule):
         super().__init__(optimizer, warmup=warmup, total=total)
 
     def factor(self, progress: float) -> float:
-        """The base rate's multiplier at a share of the run after warm-up."""
+        """Return the multiplier of the base rate; ``progress`` is the share of the run after warm-up."""
         share = self.warmup + (1 - self.warmup) * progress
-        # Shares such as 150/240 meet the step they stand for only up to rounding.
+        # A share such as 150/240 matches its step only up to rounding.
         return self.gamma ** sum(share >= milestone - 1e-9 for milestone in self.milestones)
 
 
 class OneCycleSchedule(RunSchedule):
-    """Up to the base rate and down below where it began, both along half a cosine (https://arxiv.org/abs/1708.07120).
+    """One-cycle schedule: raise the rate to the base rate along half a cosine, then lower it along another.
 
-    Rates and momentum are those of `torch.optim.lr_scheduler.OneCycleLR` with ``max_lr`` as base rate: momentum, or
-    Adam's first beta, falls while the rate rises, whatever the optimizer's own is.
+    The final rate is below the initial rate (https://arxiv.org/abs/1708.07120). Rates and momentum equal
+    `torch.optim.lr_scheduler.OneCycleLR` with the base rate as ``max_lr``. Momentum, or Adam's first beta, falls while
+    the rate rises. It replaces the optimizer's momentum.
 
     Args:
-        optimizer: The optimizer whose learning rate is scheduled; its own rate is the highest.
+        optimizer: The optimizer to schedule; its rate is the highest rate.
         peak: Share of the run, in (0, 1), after which the rate is highest.
-        start_divisor: The run begins at the base rate divided by this.
-        final_divisor: It ends at the rate of the beginning divided by this.
-        high_momentum: Momentum at the lowest rates. Like ``low_momentum`` the default of `OneCycleLR`.
-        low_momentum: Momentum at the highest rate; None leaves momentum as it is.
-        total: Length of the run in scheduler steps; None lets the recipe fill it in.
+        start_divisor: The initial rate is the base rate divided by this number.
+        final_divisor: The final rate is the initial rate divided by this number.
+        high_momentum: Momentum at the lowest rate. The defaults of both momenta come from `OneCycleLR`.
+        low_momentum: Momentum at the highest rate; None leaves momentum unchanged.
+        total: Length of the run in scheduler steps; None lets the recipe set it.
 
     Raises:
         InputError: If ``peak`` is outside (0, 1) or a divisor is below 1.
@@ -197,7 +198,7 @@ class OneCycleSchedule(RunSchedule):
         super().__init__(optimizer, total=total, momenta=momenta)
 
     def height(self, step: int) -> float:
-        """Learning rate between its lowest (0) and highest (1) value."""
+        """Return the position between the lowest rate (0) and the highest rate (1)."""
         total = self.total if self.total is not None else max(2, step)
         top, last = self.peak * total - 1, total - 1
         share = step / max(top, 1) if step <= top else 1 - min(1.0, (step - top) / (last - top))
@@ -210,17 +211,17 @@ class OneCycleSchedule(RunSchedule):
 
 
 class CyclicSchedule(RunSchedule):
-    """One triangle: linearly from 0 up to the base rate, and linearly down to 0 (https://arxiv.org/abs/1506.01186).
+    """Triangular schedule: raise the rate linearly from 0 to the base rate, then lower it linearly to 0.
 
-    Rates and momentum are those of `torch.optim.lr_scheduler.CyclicLR` with ``base_lr`` 0, the base rate as ``max_lr``
-    and one cycle a run, as in the code of FGSM-RS and N-FGSM. The first step has rate 0.
+    Rates and momentum equal `torch.optim.lr_scheduler.CyclicLR` with ``base_lr`` 0, the base rate as ``max_lr`` and one
+    cycle per run (https://arxiv.org/abs/1506.01186). The code of FGSM-RS and N-FGSM uses it. The first step has rate 0.
 
     Args:
-        optimizer: The optimizer whose learning rate is scheduled; its own rate is the highest.
+        optimizer: The optimizer to schedule; its rate is the highest rate.
         peak: Share of the run, in (0, 1), after which the rate is highest.
-        low_momentum: Momentum at the highest rate; at rate 0 it is the optimizer's own. The default is that of
-            `CyclicLR`. None, or an optimizer without momentum, leaves momentum alone.
-        total: Length of the run in scheduler steps; None lets the recipe fill it in.
+        low_momentum: Momentum at the highest rate; at rate 0 it is the optimizer's momentum. The default comes from
+            `CyclicLR`. None, or an optimizer without momentum, leaves momentum unchanged.
+        total: Length of the run in scheduler steps; None lets the recipe set it.
 
     Raises:
         InputError: If ``peak`` is outside (0, 1).
@@ -239,7 +240,7 @@ class CyclicSchedule(RunSchedule):
         super().__init__(optimizer, total=total, momenta=momenta)
 
     def height(self, step: int) -> float:
-        """Learning rate between its lowest (0) and highest (1) value."""
+        """Return the position between the lowest rate (0) and the highest rate (1)."""
         return self._factor(step)
 
     def _factor(self, step: int) -> float:

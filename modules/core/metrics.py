@@ -1,4 +1,4 @@
-"""Metrics beyond those of torchmetrics."""
+"""Metrics that torchmetrics does not have."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ CIFAR100_GROUPS: Mapping[str, tuple[int, int]] = MappingProxyType({"head": (0, 3
 
 
 class GroupAccuracy(Metric):
-    """Accuracy over the samples of each group of classes, such as the head, middle and tail of a long-tailed set.
+    """Accuracy for groups of classes, such as the head, middle and tail of a long-tailed data set.
 
-    A sample belongs to the groups its label lies in, whatever was predicted; one in no group, such as an unknown label
-    of -1, counts nowhere. Counts are summed over processes, and nothing waits for the device before `compute`.
+    A sample belongs to every group that contains its label, whatever the prediction. Labels outside all groups, such as
+    an unknown label of -1, are ignored. Counts are summed over processes. Only `compute` waits for the device.
 
     Args:
-        groups: First and last class, both included, of each group by name; groups may overlap. `CIFAR10_GROUPS` and
-            `CIFAR100_GROUPS` are the published ones.
+        groups: First and last class of every group, both included, by group name; groups may overlap. The published
+            groups are `CIFAR10_GROUPS` and `CIFAR100_GROUPS`.
         num_classes: Number of classes C.
 
     Raises:
-        InputError: If there is no group, or its classes are reversed or out of 0..C-1.
+        InputError: If there is no group, or its classes are reversed or outside 0..C-1.
 
     Examples:
         >>> accuracy = GroupAccuracy({"head": (0, 0), "tail": (1, 2)}, num_classes=3)
@@ -74,7 +74,7 @@ class GroupAccuracy(Metric):
             labels: Class indices, shape ``(N,)``.
 
         Raises:
-            ValueError: If the shapes are others.
+            ValueError: If the shapes differ from these.
         """
         if labels.ndim != 1 or predictions.shape not in ((len(labels), self.num_classes), labels.shape):
             raise ValueError(
@@ -87,5 +87,5 @@ class GroupAccuracy(Metric):
         self.correct += (member & (classes == labels).unsqueeze(1)).sum(0)
 
     def compute(self) -> dict[str, Tensor]:
-        """Accuracy in [0, 1] of each group by name; NaN where no sample of the group was seen."""
+        """Return the accuracy of every group, in [0, 1], by name; NaN for a group without samples."""
         return dict(zip(self.groups, self.correct / self.total, strict=True))

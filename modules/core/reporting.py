@@ -1,4 +1,4 @@
-"""Lines for the person who started a run."""
+"""Warnings for the person who started a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points of a run given as a share of its length or in epochs."""
+"""Points of a run, given as a share of its length or in epochs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .checks import check
 
 
 def check_epochs(**values: int | float | None) -> None:
-    """Refuse what is no point of a run.
+    """Raise an error for a value that is no point of a run.
 
     Args:
         **values: A share of the run (a float in [0, 1]), a number of epochs (an int, at least 0), or None.
@@ -24,13 +24,13 @@ def check_epochs(**values: int | float | None) -> None:
 
 
 def in_epochs(value: int | float, run_epochs: int | None) -> int:
-    """Return the epochs that a share of a run stands for.
+    """Convert a share of a run to epochs.
 
-    The share s of N epochs is ``floor(s N)`` epochs, so any share below 1 leaves at least the last epoch behind it.
+    The share s of N epochs is ``floor(s N)`` epochs. A share below 1 therefore ends before the last epoch.
 
     Args:
         value: A share (float) or a number of epochs (int).
-        run_epochs: Length of the run; None, outside of a run, makes every share 0.
+        run_epochs: Length of the run; None, outside a run, turns every share into 0.
 
     Examples:
         >>> in_epochs(1 / 12, 240), in_epochs(20, 240)
@@ -38,21 +38,21 @@ def in_epochs(value: int | float, run_epochs: int | None) -> int:
     """
     if not isinstance(value, float):
         return value
-    # A share such as 20/240 meets its epoch up to rounding only.
+    # A share such as 20/240 matches its epoch only up to rounding.
     return math.floor((value + 1e-9) * run_epochs) if run_epochs else 0
 
 
 def warn_if_unreached(
     value: int | float | None, run_epochs: int | None, *, name: str, effect: str, spare: int = 0
 ) -> None:
-    """Warn of a number of epochs that the run does not have.
+    """Warn if the run has fewer epochs than the value.
 
     Args:
-        value: A share (float), a number of epochs (int) or None; a share is always reached.
+        value: A share (float), a number of epochs (int) or None. A share is always reached.
         run_epochs: Length of the run; None is unlimited.
         name: Name of the argument.
-        effect: What the run misses.
-        spare: Epochs that must follow.
+        effect: Consequence for the run, for the message.
+        spare: Number of epochs that must follow.
     """
     if isinstance(value, int) and run_epochs is not None and value + spare > run_epochs:
         warnings.warn(

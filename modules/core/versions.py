@@ -1,4 +1,4 @@
-"""Versions that a run depends on."""
+"""Versions of the packages and code that a run depends on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _FOLDER = Path(__file__).resolve().parents[2]
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions of this project, torch and Lightning, and the commit where it runs from a git checkout.
+    """Return the versions of this project, torch and Lightning, and the commit if the code is a git checkout.
 
-    ``+changes`` after the commit says that tracked files differ from it.
+    ``+changes`` after the commit means that tracked files differ from it.
     """
     found = {}
     for name in ("lightning-recipes", "torch", "lightning"):
