@@ -1,4 +1,4 @@
-"""Files that runs write and read: networks, distilled sets, scores."""
+"""Files that runs write and read: networks, distilled sets and scores."""
 
 from .network_file import load_network, save_network
 from .synthetic_set import load_set, load_soft_labels, save_set

@@ -1,4 +1,4 @@
-"""A trained network in one file: weights, and what is needed to rebuild and use it."""
+"""A trained network in one file: the weights and all facts needed to rebuild and use it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FACTS = (
     "preprocessing",
     "version",
 )
-# Arguments that say where the weights came from before training; a file brings its own.
+# Arguments that name the source of the initial weights; a file brings its own weights.
 _SOURCES = ("pretrained", "checkpoint_path")
 
 
@@ -46,23 +46,23 @@ def save_network(
     class_names: Sequence[str],
     preprocessing: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a network's weights as safetensors, with the facts below in the file's metadata, each as JSON.
+    """Write a network's weights as safetensors, with the other arguments as JSON in the file's metadata.
 
-    Weights that share memory are written once and come back shared.
+    Weights that share memory are written once and are shared again after loading.
 
     Args:
         path: File to write.
-        network: The network; maps normalised images ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``.
-        name: timm name it was built with; None for a module of one's own, which `load_network` cannot rebuild.
-        network_args: Further arguments it was built with.
-        num_classes: Size of its output.
-        in_chans: Channels of an image.
+        network: The network; maps normalized images ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``.
+        name: timm name of the network; None for a custom module, which `load_network` cannot rebuild.
+        network_args: Further arguments that the network was built with.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
         image_size: Height and width of an image in pixels.
-        mean: Mean of each channel, on the scale of [0, 1], that is subtracted from images.
-        std: Standard deviation of each channel, on the same scale, that they are then divided by.
+        mean: Mean per channel, on the scale [0, 1]; it is subtracted from images.
+        std: Standard deviation per channel, on the same scale; images are then divided by it.
         class_names: Names of the classes, in the order of the logits.
-        preprocessing: How images of another size are made to fit before they are normalised; None or empty where all
-            have the right size.
+        preprocessing: Steps that bring images to ``image_size`` before normalization; None or empty if all images
+            have that size.
     """
     facts = {
         "name": name,
@@ -88,11 +88,11 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         path: The file.
 
     Returns:
-        The network, in evaluation mode, and the facts it was saved with, by the names of `save_network`'s arguments,
-        and ``version``.
+        The network, in evaluation mode, and the saved facts, by the names of `save_network`'s arguments, plus
+        ``version``.
 
     Raises:
-        InputError: If the file is missing, is not of this kind, or does not fit the network it names.
+        InputError: If the file is missing, was not written by `save_network`, or does not fit the network it names.
 
     Examples:
         >>> args = {"depth": 1, "width": 4}
@@ -112,7 +112,7 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     except SafetensorError as error:
         raise InputError(f"network file {path} is not a safetensors file ({error})") from error
     try:
-        # By name, as safetensors adds an entry of its own for each tensor that shares memory with another.
+        # By name: safetensors adds an entry for every tensor that shares memory with another.
         facts: dict[str, Any] = {key: json.loads(metadata[key]) for key in _FACTS}
     except (KeyError, json.JSONDecodeError) as error:
         raise InputError(
@@ -136,13 +136,13 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def rebuild_network(facts: Mapping[str, Any]) -> nn.Module:
-    """A network, its weights untrained, from what a file says about it.
+    """Build a network, without its trained weights, from the facts in a file.
 
     Args:
-        facts: Holds ``name``, ``network_args``, ``num_classes``, ``in_chans`` and ``image_size``.
+        facts: ``name``, ``network_args``, ``num_classes``, ``in_chans`` and ``image_size``.
 
     Raises:
-        InputError: If there is no such network, or it does not take the arguments.
+        InputError: If there is no such network, or it does not accept the arguments.
     """
     return create_network(
         facts["name"],

@@ -1,4 +1,4 @@
-"""A score of each training sample in a file, from one run to another."""
+"""Scores of the training samples in a file, written by one run and read by another."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..core.files import replaced
 
 
 def save_scores(path: Path, scores: Tensor, *, kind: str, labels: Tensor | None) -> None:
-    """Write scores as safetensors, with what they are and of which samples in the metadata.
+    """Write scores as safetensors, with their name and a fingerprint of the labels in the metadata.
 
     Args:
         path: File to write.
-        scores: float32 ``(N,)``, in the order of the training set; NaN where there is none.
+        scores: float32 ``(N,)``, in the order of the training set; NaN for a sample without a score.
         kind: Name of the score.
-        labels: Class of each sample ``(N,)``, by which `load_scores` knows the training set again; None if unknown.
+        labels: Classes of the samples ``(N,)``; `load_scores` compares them. None if unknown.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"kind": kind, "labels": _fingerprint(labels)}
@@ -33,15 +33,15 @@ def load_scores(path: str, *, size: int, labels: Tensor | None) -> Tensor:
     """Read the scores of a training set.
 
     Args:
-        path: A file of `save_scores`.
+        path: A file written by `save_scores`.
         size: Number of training samples.
-        labels: Their classes ``(N,)``; None if unknown.
+        labels: Classes of the training samples ``(N,)``; None if unknown.
 
     Returns:
         float32 ``(N,)``.
 
     Raises:
-        InputError: If the file cannot be read, or is of other samples.
+        InputError: If the file cannot be read, or holds the scores of other samples.
     """
     try:
         with safe_open(path, framework="pt") as file:

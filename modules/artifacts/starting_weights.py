@@ -1,4 +1,4 @@
-"""Weights that a network starts from."""
+"""Initial weights of a network from a file."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ..teachers.weights import read_weights
 
 
 def start_from(network: nn.Module, path: str | Path) -> list[str]:
-    """Put the weights of a file into a network where name and shape agree, and say what was left.
+    """Load the weights of a file into a network if name and shape agree, and report the rest.
 
     Args:
-        network: The network. What the file does not have, or has in another shape, keeps its own start: a new
-            classifier where there are other classes.
+        network: The network. Weights that are missing in the file or have another shape keep their values, e.g. the
+            classifier if the number of classes differs.
         path: A checkpoint of a run, an exported ``network.safetensors``, or another state dict. Its names may have a
             common prefix, such as ``network.``.
 
     Returns:
-        Names of the network's weights that were not in the file.
+        Names of the network's weights that were not loaded.
 
     Raises:
-        InputError: If the file cannot be read or nothing in it fits.
+        InputError: If the file cannot be read or none of its weights fits.
     """
     weights, own = read_weights(path), network.state_dict()
     prefixes = sorted({name.removesuffix(key) for name in weights for key in own if name.endswith(f".{key}")} | {""})

@@ -1,4 +1,4 @@
-"""Small sets of images, one class after the other: how they start, and the file they are kept in."""
+"""Distilled sets of images, sorted by class: their first images and their file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FACTS = ("mean", "std", "space", "class_names", "image_size", "in_chans", "imag
 
 
 def k_center(points: Tensor, number: int) -> Tensor:
-    """Greedy k-center: the point nearest the mean, and then again and again the one farthest from all chosen.
+    """Choose points by greedy k-center: the point nearest the mean, then always the one farthest from all chosen.
 
     Args:
         points: Shape ``(N, …)``, compared by Euclidean distance.
-        number: How many to choose, at most N.
+        number: Number of points to choose, at most N.
 
     Returns:
         Indices ``(number,)``, in the order of choice.
@@ -52,13 +52,13 @@ def k_center(points: Tensor, number: int) -> Tensor:
 
 
 def as_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Normalized images as uint8 pixels; what lies outside [0, 1] is cut off."""
+    """Convert normalized images to uint8 pixels; values outside [0, 1] are clamped."""
     scale, offset = (torch.tensor(tuple(values), dtype=torch.float32).view(-1, 1, 1) for values in (std, mean))
     return ((images.detach().float().cpu() * scale + offset).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def through_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Normalized images as they come back from files of 8 bits a channel."""
+    """Round normalized images to 8 bits per channel, as if they were written to image files and read again."""
     return normalize(as_pixels(images, mean, std), mean, std).to(images.device)
 
 
@@ -79,27 +79,27 @@ def save_set(
     soft_labels: Tensor | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write ``distilled.safetensors`` and, where a PNG can hold them, ``distilled/<class>/<number>.png``.
+    """Write ``distilled.safetensors`` and, for one or three channels, ``distilled/<class>/<number>.png``.
 
-    The first holds ``images``, float32 ``(N, C, H, W)``, normalised, ``labels``, int64 ``(N,)``, class after class, and
-    ``soft_labels``, float32 ``(N, classes)``, if there are any; and in its metadata, as JSON, all else that is given
-    here.
+    ``distilled.safetensors`` holds the normalized ``images``, float32 ``(N, C, H, W)``, and ``labels``, int64 ``(N,)``,
+    sorted by class. It also holds ``soft_labels``, float32 ``(N, classes)``, if given. The other arguments are in its
+    metadata as JSON.
 
     Args:
-        folder: Where to; made if there is none.
-        images: Normalized, shape ``(N, C, H, W)``, one class after the other, as many of each.
-        labels: Their classes, shape ``(N,)``.
-        mean: Mean of each channel on the scale of [0, 1].
-        std: Standard deviation of each channel on the same scale.
+        folder: Folder to write to; created if missing.
+        images: Normalized images, shape ``(N, C, H, W)``, sorted by class, with the same number per class.
+        labels: Classes of the images, shape ``(N,)``.
+        mean: Mean per channel on the scale [0, 1].
+        std: Standard deviation per channel on the same scale.
         class_names: Names of the classes.
-        soft_labels: Class probabilities to train with, shape ``(N, classes)``, e.g. a teacher's.
-        facts: What else to keep, e.g. how the set was made.
+        soft_labels: Class probabilities to train with, shape ``(N, classes)``, e.g. from a teacher.
+        facts: Further entries of the metadata, e.g. how the set was made.
 
     Returns:
-        The file, and the folder of PNG if there is one.
+        The file, and the folder of PNG files if there is one.
 
     Raises:
-        InputError: If one of them exists already, or images, labels, mean, std and class names do not go together.
+        InputError: If a file exists already, or images, labels, mean, std and class names are inconsistent.
     """
     number = len(images) // max(1, len(class_names))
     if labels.tolist() != [label for label in range(len(class_names)) for _ in range(number)] or not number:
@@ -138,7 +138,7 @@ def save_set(
         return [file]
     pixels = as_pixels(images, mean, std)
     for index, label in enumerate(labels.tolist()):
-        # Five digits first, so that the order of the folders is that of the labels.
+        # Five digits first, so that the folders sort like the labels.
         place = pictures / f"{label:05d}_{str(class_names[label]).replace('/', '_')}"
         place.mkdir(parents=True, exist_ok=True)
         write_png(place / f"{index % number:05d}.png", pixels[index])
@@ -146,10 +146,10 @@ def save_set(
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:
-    """Read the facts in a file of `save_set` without reading its images.
+    """Return the metadata of a file written by `save_set`, without reading the images.
 
     Raises:
-        InputError: If the file is missing or of another kind.
+        InputError: If the file is missing or was not written by `save_set`.
     """
     if not Path(path).is_file():
         raise InputError(f"there is no distilled set at {path}: write one with `recipes export`")
@@ -171,10 +171,10 @@ def read_facts(path: str | Path) -> dict[str, Any]:
 
 
 def load_set(path: str | Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Images, labels and facts of a file of `save_set`.
+    """Return images, labels and metadata of a file written by `save_set`.
 
     Raises:
-        InputError: If the file is missing or of another kind, or its parts do not go together.
+        InputError: If the file is missing, was not written by `save_set`, or its parts are inconsistent.
 
     Examples:
         >>> facts = {"mean": [0.5], "std": [0.2], "class_names": ["cat", "dog"]}
@@ -198,10 +198,10 @@ def load_set(path: str | Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
 
 
 def load_soft_labels(path: str | Path) -> Tensor | None:
-    """Return the class probabilities of a file of `save_set`, shape ``(N, classes)``, or None if it has none.
+    """Return the class probabilities of a file written by `save_set`, shape ``(N, classes)``, or None if it has none.
 
     Raises:
-        InputError: If the file is missing or of another kind, or they are no probabilities.
+        InputError: If the file is missing, was not written by `save_set`, or holds invalid probabilities.
     """
     facts = read_facts(path)
     with safe_open(str(path), "pt") as file:
@@ -213,7 +213,7 @@ def load_soft_labels(path: str | Path) -> Tensor | None:
 
 
 def _check_soft_labels(soft_labels: Tensor | None, number: int, classes: int, source: str) -> None:
-    """Raise unless these are class probabilities of as many images."""
+    """Raise an `InputError` unless these are class probabilities for ``number`` images."""
     if soft_labels is None:
         return
     if soft_labels.shape != (number, classes) or not soft_labels.is_floating_point():
@@ -228,7 +228,7 @@ def _check_soft_labels(soft_labels: Tensor | None, number: int, classes: int, so
 def _check_content(
     images: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[float], names: Sequence[str], source: str
 ) -> None:
-    """Raise unless these are a set that can be trained on."""
+    """Raise an `InputError` unless these form a set that can be trained on."""
     if images.ndim != 4 or images.shape[2] != images.shape[3] or not images.is_floating_point():
         raise InputError(
             f"{source}: images must be floating (N, C, H, W) with H equal to W but are {images.dtype}"

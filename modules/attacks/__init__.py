@@ -1,4 +1,4 @@
-"""Attacks on images, and what adversarial training needs around them."""
+"""Adversarial attacks on images, and parts for adversarial training."""
 
 from .n_fgsm import NFGSM
 from .pgd import PGD, Loss

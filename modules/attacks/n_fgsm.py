@@ -1,4 +1,4 @@
-"""N-FGSM: one signed step from strong noise, without a projection."""
+"""N-FGSM: one signed gradient step from strong noise, without projection."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .pgd import PGD
 
 
 class NFGSM(PGD):
-    """Noisy fast gradient sign method (https://arxiv.org/abs/2202.01181), an attack of one step for training.
+    """Noisy fast gradient sign method (https://arxiv.org/abs/2202.01181), a single-step attack for training.
 
-    ``x' = clip(z + step_size · sign(∇L(z)))`` with ``z = clip(x + noise · eps · u)``, where u is uniform in [-1, 1]
-    for each pixel and clip keeps pixels between ``low`` and ``high``. Neither z nor x' is projected to the ball:
-    a pixel moves by up to ``noise · eps + step_size``. Validation and test images are attacked by PGD in the ball.
+    ``x' = clip(z + step_size · sign(∇L(z)))`` with ``z = clip(x + noise · eps · u)``. Here u is uniform in [-1, 1] for
+    every pixel, and clip limits pixels to [``low``, ``high``]. Neither z nor x' is projected to the ball, so a pixel
+    changes by up to ``noise · eps + step_size``. Validation and test images are attacked by PGD inside the ball.
 
     Args:
-        eps: Radius of the ball that the network is to be robust in.
+        eps: Radius of the ball in which the network is to be robust.
         step_size: Length of the step; None is eps, as published.
         noise: Largest noise of a pixel, in units of eps. The default is the authors'.
-        low: Least value of a pixel.
-        high: Greatest value of a pixel.
-        mode: Mode of the network during the attack, see `PGD`; "unchanged" is the authors'.
+        low: Smallest valid pixel value.
+        high: Largest valid pixel value.
+        mode: Mode of the network during the attack, see `PGD`; the authors use "unchanged".
 
     Raises:
         InputError: If an argument is out of its range.
@@ -55,5 +55,5 @@ class NFGSM(PGD):
         return self.noise * super()._offset(images, generator)
 
     def _projected(self, adversarial: Tensor, images: Tensor) -> Tensor:
-        """Return the images with valid pixels; the ball is no limit."""
+        """Return the images with valid pixels; the ball does not limit them."""
         return adversarial.clamp(self.low, self.high)

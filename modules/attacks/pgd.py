@@ -1,4 +1,4 @@
-"""Adversarial images by projected gradient steps."""
+"""PGD: adversarial images by projected gradient steps."""
 
 from __future__ import annotations
 
@@ -16,38 +16,37 @@ from ..core.evaluation_mode import evaluation_mode
 from ..core.sampling import Stream, derived_seed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Losses ``(N,)`` of logits ``(N, C)`` and the labels that the attack was given."""
+"""Function from logits ``(N, C)`` and the labels given to the attack to losses ``(N,)``."""
 
 
 class PGD:
     """Projected gradient ascent on a loss, within a ball around each image (https://arxiv.org/abs/1706.06083).
 
-    Images are in pixel units, and so are ``eps`` and ``step_size``: a network that wants normalised images has to
-    normalise them itself. One step without a random start is the fast gradient sign method, :meth:`fgsm`. One step
-    from a uniform start is FGSM-RS (https://arxiv.org/abs/2001.03994), whose authors use a ``step_size`` of 1.25 eps.
+    Images, ``eps`` and ``step_size`` are in pixel units. If the network needs normalized images, it must normalize them
+    itself. One step without a random start is the fast gradient sign method, :meth:`fgsm`. One step from a uniform
+    start is FGSM-RS (https://arxiv.org/abs/2001.03994); its authors use a ``step_size`` of 1.25 eps.
 
-    By default the network is in evaluation mode during the attack, so its batch statistics neither count nor change.
-    Modes, gradients and global random generators are afterwards as they were. Gradients are taken of the images alone.
-    Under autocast the passes are in its precision, images and steps in float32.
+    By default the network is in evaluation mode during the attack, so batch norm uses its running statistics and does
+    not update them. Afterwards modes, gradients and global random generators are restored. Gradients are computed only
+    for the images. Under autocast the forward passes use its precision; images and steps stay in float32.
 
     Args:
-        eps: Radius of the ball; 0 gives the images back. This default and the next two are those of the CIFAR-10
-            benchmarks of robust training; for the L2 norm they take an eps of 0.5.
+        eps: Radius of the ball; 0 returns the images unchanged. The defaults of ``eps``, ``step_size`` and ``steps``
+            are the CIFAR-10 benchmarks' for the norm "linf"; for "l2" they use an eps of 0.5.
         step_size: Length of a step.
         steps: Number of steps.
-        norm: Shape of the ball: the largest change of a pixel ("linf"), or the Euclidean length of all changes of an
-            image ("l2").
-        start: Where to begin: at a random point, drawn uniformly from the ball ("uniform"), beside the image, which is
-            where a standard normal number times 0.001 is added to each of its pixels ("gaussian", as in TRADES,
-            https://arxiv.org/abs/1901.08573), or at the image ("image").
-        restarts: Number of beginnings, of which each image keeps the one with the highest loss.
-        targeted: Labels say what the network is to answer, and the loss is lowered.
-        low: Least value of a pixel.
-        high: Greatest value of a pixel.
-        mode: Mode of the network during the attack: "evaluation", or "unchanged" to leave it as it is. "unchanged" in
-            training is the code of FGSM-RS, N-FGSM and of AWP without TRADES: batch normalization uses the statistics
-            of the batch, each pass moves the running ones, and dropout draws from the global generators. Recipes
-            attack validation and test images in evaluation mode.
+        norm: Norm of the ball: the largest change of a pixel ("linf"), or the Euclidean norm of the image's change
+            ("l2").
+        start: Starting point: drawn uniformly from the ball ("uniform"), the image plus 0.001 times standard normal
+            noise ("gaussian", as in TRADES, https://arxiv.org/abs/1901.08573), or the image ("image").
+        restarts: Number of starts; for each image the result with the highest loss is kept.
+        targeted: True if labels are target classes; the loss is then minimized.
+        low: Smallest valid pixel value.
+        high: Largest valid pixel value.
+        mode: Mode of the network during the attack: "evaluation", or "unchanged". FGSM-RS, N-FGSM and AWP without
+            TRADES attack in training mode, so "unchanged" is their setting. Batch norm then uses batch statistics,
+            every pass updates the running ones, and dropout draws from the global generators. Recipes attack
+            validation and test images in evaluation mode.
 
     Raises:
         InputError: If an argument is out of its range.
@@ -96,7 +95,7 @@ class PGD:
 
     @classmethod
     def fgsm(cls, eps: float = 8 / 255) -> PGD:
-        """The fast gradient sign method (https://arxiv.org/abs/1412.6572).
+        """Return the fast gradient sign method (https://arxiv.org/abs/1412.6572).
 
         Args:
             eps: Change of each pixel.
@@ -104,10 +103,10 @@ class PGD:
         return cls(eps, eps, 1, start="image")
 
     def for_evaluation(self, steps: int) -> PGD:
-        """Return PGD in the same ball, to measure by: from random starts, and with short steps.
+        """Return PGD in the same ball for evaluation, with uniform random starts and short steps.
 
         Args:
-            steps: Number of steps, each of at most a quarter of eps.
+            steps: Number of steps, each at most eps / 4 long.
         """
         return PGD(
             self.eps,
@@ -123,22 +122,22 @@ class PGD:
     def __call__(
         self, network: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss | None = None, key: tuple[int, ...] = ()
     ) -> Tensor:
-        """Adversarial images.
+        """Return adversarial images.
 
         Args:
             network: Maps images in pixel units to logits ``(N, C)``.
-            images: Shape ``(N, C, H, W)``, values between ``low`` and ``high``; left as they are.
-            labels: What ``loss`` compares logits with: class indices ``(N,)``, or class probabilities ``(N, C)``.
-            loss: What is raised, one loss per sample; None is cross-entropy.
-            key: Non-negative integers that the random starts depend on, e.g. ``(seed, epoch, batch, rank)``.
+            images: Shape ``(N, C, H, W)``, values between ``low`` and ``high``; not changed.
+            labels: Second argument of ``loss``: class indices ``(N,)``, or class probabilities ``(N, C)``.
+            loss: Loss to maximize, one value per sample; None is cross-entropy.
+            key: Non-negative integers that seed the random starts, e.g. ``(seed, epoch, batch, rank)``.
 
         Returns:
-            Float32, the images' shape; within ``eps`` of them, without gradient.
+            Float32, with the images' shape; within ``eps`` of them, without gradient.
         """
         loss = loss or _cross_entropy
         mode = evaluation_mode(network) if self.mode == "evaluation" else contextlib.nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), mode:
-            # What was made in inference mode cannot be part of a graph.
+            # Tensors from inference mode cannot be part of an autograd graph.
             images, labels = images.detach().float().clone(), labels.clone()
             generator = torch.Generator(images.device).manual_seed(derived_seed(Stream.ATTACK, *key))
             if self.restarts == 1:
@@ -158,13 +157,13 @@ class PGD:
         self, network: nn.Module, images: Tensor, labels: Tensor, loss: Loss, generator: torch.Generator
     ) -> Tensor:
         adversarial = images
-        if self.start == "gaussian":  # not cut off, as in the authors' code; the steps are
+        if self.start == "gaussian":  # not clipped, as in the authors' code; the steps are
             adversarial = images + 0.001 * _normal(images, generator)
         elif self.start == "uniform":
             adversarial = self._projected(images + self._offset(images, generator), images)
         for _ in range(self.steps):
             adversarial = adversarial.detach().requires_grad_()
-            # The sum and not the mean: a sample's step must not depend on the size of the batch, nor vanish in half
+            # The sum, not the mean: a sample's gradient must not depend on the batch size or underflow in half
             # precision.
             (gradient,) = torch.autograd.grad(loss(network(adversarial), labels).float().sum(), adversarial)
             step = gradient.sign() if self.norm == "linf" else gradient / _length(gradient)
@@ -173,7 +172,7 @@ class PGD:
         return adversarial
 
     def _offset(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A point of the ball around 0, drawn uniformly."""
+        """Draw a point uniformly from the ball around 0."""
         options = {"generator": generator, "device": images.device, "dtype": images.dtype}
         if self.norm == "linf":
             return self.eps * (2 * torch.rand(images.shape, **options) - 1)
@@ -182,7 +181,7 @@ class PGD:
         return self.eps * radius.view(-1, 1, 1, 1) * direction / _length(direction)
 
     def _projected(self, adversarial: Tensor, images: Tensor) -> Tensor:
-        """The nearest point of the ball, with pixels of the valid range."""
+        """Return the nearest point of the ball, with valid pixels."""
         if self.norm == "linf":
             adversarial = torch.minimum(torch.maximum(adversarial, images - self.eps), images + self.eps)
         else:
@@ -196,10 +195,10 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _normal(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers, one for each pixel."""
+    """Draw standard normal numbers, one per pixel."""
     return torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
 
 
 def _length(values: Tensor) -> Tensor:
-    """Euclidean length of each image, shape ``(N, 1, 1, 1)``, never 0."""
+    """Return the Euclidean norm of each image, shape ``(N, 1, 1, 1)``, above 0."""
     return values.flatten(1).norm(dim=1).clamp(min=torch.finfo(values.dtype).tiny).view(-1, 1, 1, 1)

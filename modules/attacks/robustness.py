@@ -1,4 +1,4 @@
-"""Robustness of a network against published attacks, with checks for masked gradients."""
+"""Robustness of a network under FGSM, PGD and AutoAttack, with checks for masked gradients."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Robustness:
     accuracies: dict[str, float]
     """By attack: ``clean``, ``fgsm``, ``pgd20``, ``pgd100``, ``far``, ``white_box`` and ``autoattack``."""
     warnings: list[str] = field(default_factory=list)
-    """What `pyautoattack` warned of."""
+    """Warnings of `pyautoattack`."""
 
     @property
     def doubts(self) -> list[str]:
-        """Signs that gradients are masked, in sentences; none is what one hopes for."""
+        """Signs of masked gradients, as sentences; empty if there are none."""
         return [*masking_signs(self.accuracies), *self.warnings]
 
 
@@ -44,33 +44,36 @@ def robustness(
     batch_size: int = 250,
     seed: int = 0,
 ) -> Robustness:
-    """Accuracies of a network under FGSM, PGD and AutoAttack, and whether they can be believed.
+    """Compute the accuracies of a network under FGSM, PGD and AutoAttack, and look for masked gradients.
 
-    AutoAttack (https://arxiv.org/abs/2003.01690) in its standard version, by the package ``pyautoattack``: APGD on the
-    cross-entropy, targeted APGD, targeted FAB and the black-box attack Square, each on what the one before left; an
-    image counts as robust if none changes its class. Below 10 classes it has fewer targets, and below 4, which the loss
-    of targeted APGD needs, it goes without that one.
+    AutoAttack (https://arxiv.org/abs/2003.01690) runs in its standard version, from the package ``pyautoattack``. It
+    applies APGD on the cross-entropy, targeted APGD, targeted FAB and the black-box attack Square, in this order. Each
+    attack gets the images that the earlier ones did not break. An image is robust if no attack changes its class. With
+    fewer than 10 classes there are fewer targets. With fewer than 4 classes targeted APGD is left out, because its loss
+    needs 4.
 
-    A network that hides its gradients looks more robust than it is. Signs of that, from the authors of
-    https://arxiv.org/abs/1802.00420: PGD with more steps finds less, FGSM finds more than PGD, a radius at which
-    every image can become any other leaves images right, or an attack that knows no gradients succeeds where those that
-    do have failed.
+    A network with masked gradients looks more robust than it is. The signs follow https://arxiv.org/abs/1802.00420:
+
+    - 100 steps of PGD break fewer images than 20.
+    - FGSM breaks more images than PGD, or PGD more than the white-box attacks of AutoAttack.
+    - Some images survive PGD with the largest possible radius.
+    - Square, which uses no gradients, breaks images that survived the white-box attacks.
 
     Args:
         network: Maps images in [0, 1] to logits ``(N, C)``.
         images: Shape ``(N, channels, height, width)``, on any device.
         labels: Class indices ``(N,)``.
         eps: Radius of the attacks in pixel units.
-        norm: Shape of the ball: "linf" or "l2".
-        batch_size: Images that are attacked at once, where the network is.
-        seed: Of the attacks' random numbers.
+        norm: Norm of the ball: "linf" or "l2".
+        batch_size: Number of images attacked at once, on the network's device.
+        seed: Seed of the attacks' random numbers.
 
     Returns:
         Accuracies and doubts.
 
     Raises:
         InputError: If ``pyautoattack`` is not installed, ``eps`` is not positive, there are no images, pixels lie
-            outside [0, 1], or images are too small for Square with the norm l2.
+            outside [0, 1], or images are too small for Square with the norm "l2".
     """
     package = load_autoattack()
     positive(eps=eps)
@@ -112,7 +115,7 @@ def robustness(
                     seed=seed,
                     version="custom",
                 )
-                # The settings of the standard version.
+                # Settings of the standard version.
                 suite.apgd.n_restarts = suite.fab.n_restarts = 1
                 suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(9, classes - 1)
                 with isolated_rng(derived_seed(Stream.ROBUSTNESS, seed), device):
@@ -123,7 +126,7 @@ def robustness(
 
 
 def load_autoattack() -> Any:
-    """The package `pyautoattack`.
+    """Return the package `pyautoattack`.
 
     Raises:
         InputError: If it is not installed.
@@ -137,7 +140,7 @@ def load_autoattack() -> Any:
 
 
 def masking_signs(found: dict[str, float]) -> list[str]:
-    """Signs of masked gradients in accuracies by attack; one is above another if it is by more than a point."""
+    """Return the signs of masked gradients in accuracies by attack; differences up to one point are ignored."""
     signs = {
         "fgsm": ("fgsm", "pgd20", "one step of FGSM finds more than 20 of PGD"),
         "steps": ("pgd20", "pgd100", "20 steps of PGD find more than 100"),
@@ -158,7 +161,7 @@ _POINT = 0.01
 
 
 class _Float32(nn.Module):
-    """Logits in the precision of the images, whatever the network's is; the attacks mix them."""
+    """Wrapper that returns float32 logits, because the attacks combine logits and images."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -181,7 +184,7 @@ def _right(
     attack: PGD | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Return a mask ``(N,)`` of the images that the network classifies correctly, on the images' device."""
+    """Return whether each image, attacked or not, is classified correctly; bool ``(N,)`` on the images' device."""
     parts = []
     for number, (some, classes) in enumerate(zip(images.split(batch_size), labels.split(batch_size), strict=True)):
         some, classes = some.to(device), classes.to(device)
@@ -193,7 +196,7 @@ def _right(
 
 @contextlib.contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients of the weights, which some attacks would otherwise add up."""
+    """Put the network in evaluation mode without gradients of its weights; some attacks would accumulate them."""
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     for weight in trained:
         weight.requires_grad_(False)
@@ -210,7 +213,7 @@ def _warnings() -> Iterator[list[str]]:
     """Collect the warnings of `pyautoattack` instead of printing them."""
     collected: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    # Its messages end by naming a file of its repository.
+    # Its messages end with the name of a file in its repository.
     handler.emit = lambda record: collected.append("pyautoattack: " + record.getMessage().partition(" See ")[0])
     logger = logging.getLogger("auto-attack")
     logger.addHandler(handler)

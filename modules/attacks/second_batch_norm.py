@@ -1,4 +1,4 @@
-"""A second set of batch statistics for one network."""
+"""A second set of batch-norm layers for one network."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..core.errors import InputError
 
 
 class SecondBatchNorm(nn.Module):
-    """Runs a network with batch normalisation of its own: weights, biases and running statistics.
+    """Copy of a network's batch-norm layers: weights, biases and running statistics.
 
-    Images of two kinds, such as natural and attacked ones, then share all other weights, and neither spoils the
-    statistics of the other (https://arxiv.org/abs/1911.09665). The network itself is left as it is.
+    Two kinds of images, such as natural and attacked ones, then share all other weights and have separate batch
+    statistics (https://arxiv.org/abs/1911.09665). The network itself is not changed.
 
     Args:
-        network: Its normalisation layers are copied as they are now.
+        network: The network; its batch-norm layers are copied in their current state.
 
     Raises:
-        InputError: If it has none.
+        InputError: If it has no batch-norm layers.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -36,7 +36,12 @@ class SecondBatchNorm(nn.Module):
         self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in layers.values())
 
     def forward(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Return the outputs of the original network with this set of batch-norm layers."""
+        """Return the network's logits for the images, computed with these batch-norm layers.
+
+        Args:
+            network: The network that the layers were copied from.
+            images: Shape ``(N, C, H, W)``.
+        """
         own = {
             f"{name}.{key}": value
             for name, layer in zip(self._names, self.layers, strict=True)

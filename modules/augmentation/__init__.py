@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: crops and flips, Mixup and CutMix, the siamese augmentation of DSA."""
+"""Augmentation of whole batches: crops and flips, Mixup and CutMix, and the siamese augmentation of DSA."""
 
 from .mixing import Mixing
 from .siamese import SiameseAugmentation

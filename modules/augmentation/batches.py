@@ -1,6 +1,6 @@
 """Augmentation of whole batches of small images, with one row of random numbers per image.
 
-An image's augmentation depends on its own row alone: not on the batch it is in, the worker or the process.
+The augmentation of an image depends only on its row, not on the batch, the worker or the process.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ def random_crop_flip(
     mode: Literal["reflect", "zero"] = "reflect",
     flip: bool = True,
 ) -> Tensor:
-    """Crop each image at random from its padded self, and mirror every second one left to right, at random.
+    """Pad each image, crop it at random and flip half of the images left to right, at random.
 
-    Both are one gather, so that each pixel is moved once.
+    Crop and flip are a single gather, so every pixel is moved once.
 
     Args:
         images: Any dtype, shape ``(N, C, H, W)``.
-        randoms: Uniform in [0, 1), shape ``(N, 3)``: vertical and horizontal place of the crop, flip below 0.5.
+        randoms: Uniform in [0, 1), shape ``(N, 3)``: vertical and horizontal position of the crop; flip if below 0.5.
         padding: Pixels added on each side, less than H and W.
-        mode: What the border shows: the image mirrored at its outermost pixel ("reflect"), or zeros.
+        mode: Padding values: the image mirrored at its outermost pixel ("reflect"), or zeros.
         flip: False only crops.
 
     Returns:
@@ -57,15 +57,15 @@ def random_crop_flip(
 
 
 def random_cutout(images: Tensor, randoms: Tensor, *, size: int) -> Tensor:
-    """Set a square of each image to 0, its centre anywhere in the image (https://arxiv.org/abs/1708.04552).
+    """Set a random square in each image to 0 (https://arxiv.org/abs/1708.04552).
 
-    The centre of a square with an even side lies between pixels. It has one place more than there are pixels, so that
-    both borders are cut alike.
+    The center lies anywhere in the image. For an even side it lies between pixels and has one more possible position
+    than there are pixels, so that both borders are treated alike.
 
     Args:
-        images: Shape ``(N, C, H, W)``; normalised, so that 0 is the mean colour.
-        randoms: Uniform in [0, 1), shape ``(N, 2)``: vertical and horizontal place of the centre.
-        size: Side of the square in pixels; the part beyond the border is cut off.
+        images: Normalized images, shape ``(N, C, H, W)``; 0 is then the mean color.
+        randoms: Uniform in [0, 1), shape ``(N, 2)``: vertical and horizontal position of the center.
+        size: Side of the square in pixels; parts outside the image are ignored.
     """
     height, width = images.shape[-2:]
     top = (randoms[:, :1] * (height + 1 - size % 2)).long() - size // 2
@@ -78,21 +78,21 @@ def random_cutout(images: Tensor, randoms: Tensor, *, size: int) -> Tensor:
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """``(images / 255 - mean) / std`` in float32 for uint8 images, ``(images - mean) / std`` for others.
+    """Compute ``(images / 255 - mean) / std`` for uint8 images, ``(images - mean) / std`` for others, in float32.
 
     Args:
         images: Shape ``(N, C, H, W)``, uint8 in [0, 255] or floating in [0, 1].
-        mean: Mean of each channel on the scale of [0, 1].
-        std: Standard deviation of each channel on the same scale.
+        mean: Mean per channel on the scale [0, 1].
+        std: Standard deviation per channel on the same scale.
     """
     scale, offset = _affine(tuple(mean), tuple(std), 255 if images.dtype == torch.uint8 else 1, images.device)
     return images.to(torch.float32, copy=True).mul_(scale).add_(offset)
 
 
 def transform_each(images: Tensor, seeds: Sequence[int], transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply a transform that draws from the global generators to each image, with a seed of its own.
+    """Apply a transform that draws from the global generators to each image, with one seed per image.
 
-    A batch at once would not do: many transforms draw one set of parameters for all its images.
+    Images are transformed one by one, because many transforms draw one set of parameters for a whole batch.
 
     Args:
         images: Shape ``(N, C, H, W)``.
@@ -116,7 +116,7 @@ def transform_each(images: Tensor, seeds: Sequence[int], transform: Callable[[Te
 
 @lru_cache(maxsize=32)
 def _affine(mean: tuple[float, ...], std: tuple[float, ...], full: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The factor and offset of :func:`normalize`, kept on the device because a copy would make it wait."""
+    """Return the factor and offset of :func:`normalize`, cached on the device because a copy would wait for it."""
     scale = 1 / torch.tensor(std, dtype=torch.float64).view(-1, 1, 1)
     offset = -torch.tensor(mean, dtype=torch.float64).view(-1, 1, 1) * scale
     return (scale / full).to(device, torch.float32), offset.to(device, torch.float32)

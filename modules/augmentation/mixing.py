@@ -1,4 +1,4 @@
-"""Mixup and CutMix with randomness that depends on nothing but a key."""
+"""Mixup and CutMix with random numbers that depend only on a key."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..core.sampling import Stream, derived_seed, isolated_rng
 
 
 class Mixing:
-    """Mixes each image with the one at the mirrored place of its batch, by timm's `Mixup`.
+    """Mixup and CutMix by timm's `Mixup`: sample i of a batch is mixed with sample N-1-i.
 
-    Sample i is mixed with sample N-1-i, all pairs of a batch with one ratio drawn from a Beta distribution:
-    Mixup (https://arxiv.org/abs/1710.09412) blends the images, CutMix (https://arxiv.org/abs/1905.04899) swaps a box.
+    All pairs of a batch share one ratio, drawn from a Beta distribution. Mixup (https://arxiv.org/abs/1710.09412)
+    blends the images; CutMix (https://arxiv.org/abs/1905.04899) swaps a box.
 
     Args:
         num_classes: Number of classes C.
         mixup: Beta parameter of Mixup; 0 turns it off. 0.2 to 1 is usual.
-        cutmix: Beta parameter of CutMix; 0 turns it off. 1 is usual. With both on, each batch takes one at random.
+        cutmix: Beta parameter of CutMix; 0 turns it off. 1 is usual. If both are on, one is drawn for each batch.
         probability: Share of the batches that are mixed.
 
     Raises:
@@ -43,17 +43,17 @@ class Mixing:
         """Mix a batch.
 
         Args:
-            images: Shape ``(N, C, H, W)``; left as they are.
+            images: Shape ``(N, C, H, W)``; not changed.
             labels: Class indices ``(N,)`` or probabilities ``(N, C)``.
-            key: Non-negative integers that the draw depends on, e.g. ``(seed, epoch, batch, rank)``.
+            key: Non-negative integers that seed the draw, e.g. ``(seed, epoch, batch, rank)``.
 
         Returns:
-            Mixed images, class probabilities ``(N, C)``, and the share of sample i in image i; that of sample N-1-i
-            is the rest.
+            Mixed images, class probabilities ``(N, C)``, and the ratio r: image i is r of sample i and 1 - r of sample
+            N-1-i.
         """
         images = images.clone()  # timm mixes in place, and a data module may serve views of its memory
         with isolated_rng(derived_seed(Stream.MIXING, *key)):
-            # Not timm's __call__: it refuses batches of odd size, which a data set's last one may be.
+            # Not timm's __call__: it rejects batches of odd size, and the last batch may be odd.
             ratio = self._mixup._mix_batch(images)
         probabilities = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes)
         probabilities = probabilities.to(images.dtype)
@@ -61,5 +61,5 @@ class Mixing:
 
 
 def mirror_blend(values: Tensor, ratio: float) -> Tensor:
-    """Blend each of N values with that of the mirrored place, as `Mixing` blends images; shape ``(N, …)``."""
+    """Blend value i with value N-1-i, as `Mixing` blends images; shape ``(N, …)``."""
     return values * ratio + values.flip(0) * (1 - ratio) if ratio < 1 else values

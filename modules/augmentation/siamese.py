@@ -1,4 +1,4 @@
-"""DSA's differentiable augmentation, the same for real and synthetic images, or another for each image."""
+"""The differentiable augmentation of DSA."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ OPERATIONS: tuple[Operation, ...] = ("color", "crop", "cutout", "flip", "scale",
 
 
 class SiameseAugmentation:
-    """Differentiable Siamese augmentation (https://arxiv.org/abs/2102.08259): one operation of several a call.
+    """Differentiable siamese augmentation (https://arxiv.org/abs/2102.08259): every call applies one random operation.
 
-    Strengths are those of the authors' code, and refer to normalised images. Randomness depends on the ``key`` of a
-    call alone; a batch of any size gets the same transform from the same key.
+    The default strengths are the authors' and apply to normalized images. Random numbers depend only on the ``key`` of
+    a call, so batches of any size get the same transform from the same key.
 
     Args:
-        operations: What is drawn from, each as likely as the others. For digits and other images with a left and a
-            right leave out "flip".
-        brightness: Range of what is added to all pixels, centred at 0.
-        saturation: Greatest factor of the distance of a pixel's channels to their mean; the least is 0.
-        contrast: Least factor of the distance of pixels to the image's mean; the greatest is 1 more.
-        crop: Largest shift in each direction, as a share of the image; what comes in is 0.
-        cutout: Side of a square set to 0 at a random place, as a share of the image.
-        scale: Largest factor of height and, apart, of width; the smallest is its inverse.
-        rotate: Largest angle in degrees, to either side.
+        operations: Operations to draw from, all equally likely. Leave out "flip" for digits and other images that
+            flipping changes.
+        brightness: Width of the range, centered at 0, of the number added to all pixels.
+        saturation: Largest factor for the difference between a pixel's channels and their mean; the smallest is 0.
+        contrast: Smallest factor for the difference between pixels and the image's mean; the largest is 1 more.
+        crop: Largest shift in each direction, as a share of the image; new pixels are 0.
+        cutout: Side of a square set to 0 at a random position, as a share of the image.
+        scale: Largest factor of height and, independently, of width; the smallest is its inverse.
+        rotate: Largest angle in degrees, in both directions.
 
     Raises:
-        InputError: If there are no operations, or one is unknown, or a strength is out of its range.
+        InputError: If there are no operations, an operation is unknown, or a strength is out of its range.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class SiameseAugmentation:
         self.rotate = rotate
 
     def __call__(self, images: Tensor, key: Sequence[int], *, shared: bool = True) -> Tensor:
-        """Augmented images; gradients pass.
+        """Return augmented images; the operation is differentiable.
 
         Args:
             images: Normalized, shape ``(N, C, H, W)``.
-            key: Non-negative integers that settle operation and parameters.
-            shared: Whether all images get the same transform, as in distillation; else only the operation is the
-                same, as in training on the distilled images.
+            key: Non-negative integers that determine the operation and its parameters.
+            shared: True applies the same transform to all images, as in distillation. False shares only the operation
+                and draws parameters per image, as in training on the distilled images.
         """
         source = numpy_generator(Stream.SIAMESE_AUGMENTATION, *key)
         operation = self.operations[source.integers(len(self.operations))]
@@ -84,7 +84,7 @@ class SiameseAugmentation:
         return self.apply(images, operation, randoms)
 
     def each(self, images: Tensor, randoms: Tensor) -> Tensor:
-        """Augment each image by an operation of its own.
+        """Augment each image by a separately drawn operation.
 
         Args:
             images: Normalized, shape ``(N, C, H, W)``.
@@ -92,7 +92,7 @@ class SiameseAugmentation:
         """
         chosen = (randoms[:, 0] * len(self.operations)).long()[:, None, None, None]
         result = images
-        # All operations of all images: nothing has to be known on the host, and sets are small.
+        # Apply all operations to all images: the host need not know the choice, and sets are small.
         for index, operation in enumerate(self.operations):
             result = torch.where(chosen == index, self.apply(images, operation, randoms[:, 1:]), result)
         return result
@@ -102,8 +102,8 @@ class SiameseAugmentation:
 
         Args:
             images: Normalized, shape ``(N, C, H, W)``.
-            operation: Its name.
-            randoms: Uniform in [0, 1), shape ``(N, 3)``; an operation uses as many columns as it needs.
+            operation: Name of the operation.
+            randoms: Uniform in [0, 1), shape ``(N, 3)``; an operation uses only the columns it needs.
 
         Raises:
             InputError: If the images are not floating ``(N, C, H, W)``.
