@@ -25,7 +25,7 @@ def accuracies() -> str:
 
 
 def pruning() -> str:
-    """Accuracy and cost of ways to train on fewer samples, beside all samples for as many epochs."""
+    """Accuracy and cost of ways to train on fewer samples, against all samples for as many epochs."""
     measured = rows("data_pruning")
     full = max(measured, key=lambda row: int(row["samples"]))
 
@@ -53,7 +53,7 @@ def pruning() -> str:
 
 
 def distillation() -> str:
-    """Accuracy of one student by several losses, beside the student alone."""
+    """Accuracy of one student by several losses, against the student alone."""
     measured = rows("distillation")
     alone = next(row for row in measured if "--model.objective" not in row["command"])
     body = [

@@ -19,7 +19,7 @@ def distillation_cost() -> str:
 
 
 def adversarial_cost() -> str:
-    """What a step of PGD training costs: the last row beside each other side."""
+    """Cost of a step of PGD training: the last row against each other side."""
     last = {row["beside"]: row for row in rows("adversarial_step")}.values()
     sides = [
         f"{row['ratio']} ({row['ratio_min']} to {row['ratio_max']}) x"
@@ -34,7 +34,7 @@ def adversarial_cost() -> str:
 
 
 def selection_cost() -> str:
-    """Cost of choosing samples beside a permutation of as many, and of its part in a step."""
+    """Cost of choosing samples against a permutation of as many, and its share of a step."""
     body = [
         [
             f"{int(row['samples']):,}",
@@ -57,7 +57,7 @@ def selection_cost() -> str:
 
 
 def speed() -> str:
-    """What the parts cost beside what they replace: the last row of each kind."""
+    """Cost of each part against the code it replaces: the last row of each kind."""
     loader = {row["command"]: row for row in rows("data_pipeline")}
     steps = {row["network"]: row for row in rows("step_overhead")}
     body = [
@@ -80,11 +80,11 @@ def speed() -> str:
         ]
         for network, row in steps.items()
     ]
-    return table(["what", "here", "beside", "ratio", "command"], body)
+    return table(["part", "here", "compared with", "ratio", "command"], body)
 
 
 def local_memory() -> str:
-    """Memory and time of local learning beside ordinary training: the last row of each kind."""
+    """Memory and time of local learning against ordinary training: the last row of each kind."""
     last = {
         (row["network"], row["batch"], row["method"], row["hardware"]): row for row in rows("local_learning_memory")
     }
@@ -124,7 +124,7 @@ _OUTCOMES = ("works", "refused", "fails", "not_measured")
 
 
 def dataset_distillation_cost() -> str:
-    """A step of distillation beside the plain loop, and networks trained together beside one by one."""
+    """A step of distillation against the plain loop, and networks trained together instead of one by one."""
     body = [
         [
             f"{row['images_per_class']}, {row['batch_real']}",
@@ -145,5 +145,5 @@ def dataset_distillation_cost() -> str:
     ]
     return (
         table([*header, "memory of a step", "loss differs by", "commit"], body)
-        + f"\n\nTen networks together beside one by one, times faster: {', '.join(together)}."
+        + f"\n\nTen networks trained together instead of one by one, times faster: {', '.join(together)}."
     )
