@@ -124,6 +124,12 @@ def partition(network: nn.Module, images: Tensor | None = None, *, names: Sequen
     if first is not None:
         images = images.to(first.device, first.dtype)
     passed = trace(network, images)
+    if not passed.length:
+        raise InputError(
+            f"{type(network).__name__} cannot be cut into local units: its output is no tensor, or no gradient of it"
+            " reaches the images, as a part is detached or computed without gradients. Let gradients pass, or freeze"
+            " that part by requires_grad"
+        )
     ends = _found(network, passed) if names is None else _named(network, passed, names)
     if not ends:
         raise InputError(

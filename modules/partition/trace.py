@@ -115,6 +115,8 @@ def trace(network: nn.Module, images: Tensor, *, training: bool = False) -> Trac
         return Trace(calls, 0, set(), {})
     order = _from_output(output.grad_fn)
     cut_points = _cut_points(order, source.grad_fn)
+    if not cut_points:
+        return Trace(calls, 0, set(), {})
     uses = _uses(order, cut_points)
     for call in calls.values():
         call.start, call.end = (cut_points.get(node) for node in call._nodes)

@@ -93,6 +93,9 @@ def test_images_start_from_a_file_whatever_its_number_and_statistics(given, tmp_
         reference = model(**FROZEN)
         trainer(max_epochs=1, limit_val_batches=0).fit(reference, digits())
         assert torch.equal(net.images[:, 1], reference.images[:, 1])
+    turned, _ = save_set(tmp_path / "turned", images, labels, mean=[0.0], std=[1.0], class_names=data.class_names[::-1])
+    with pytest.raises(InputError, match="has class '9' where the data has '0'"):
+        trainer(max_epochs=1).fit(model(init=str(turned)), digits())
     net = model(init=str(same), in_chans=3)
     colour = DataLoader(TensorDataset(torch.ones(40, 3, 8, 8), torch.arange(40) % 10), 8)
     with pytest.raises(InputError, match="has 10 classes of images"):

@@ -100,14 +100,20 @@ class Shared(nn.Module):
         x = first = x.flatten(1)
         shared = self.bias.exp()
         for block in [self.blocks[0]] * 4 if self.kind == "reuse" else self.blocks:
-            x = block(x)
+            x = block(x).detach() if self.kind == "detached" else block(x)
             if self.kind == "tied":
                 x = x + shared
         return self.head(x + first if self.kind == "skip" else x)
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("skip", "earlier features"), ("tied", "shares weights"), ("reuse", "called 4 times")]
+    ("kind", "message"),
+    [
+        ("skip", "earlier features"),
+        ("tied", "shares weights"),
+        ("reuse", "called 4 times"),
+        ("detached", "no gradient of it reaches the images"),
+    ],
 )
 def test_a_network_that_cannot_be_cut_says_why(kind, message):
     with pytest.raises(InputError, match=message):
