@@ -1,4 +1,4 @@
-"""For callbacks of which a run can have one."""
+"""Check for callbacks that a run may have only once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def refuse_second(trainer: Trainer, callback: Callback) -> None:
     """Refuse a second callback of the same class.
 
     Raises:
-        InputError: If there is one.
+        InputError: If the trainer has two.
     """
     if sum(isinstance(other, type(callback)) for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]
         raise InputError(

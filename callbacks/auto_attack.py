@@ -1,4 +1,4 @@
-"""AutoAttack as the last part of a test."""
+"""AutoAttack at the end of a test."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ from ._once import refuse_second
 
 
 class AutoAttack(Callback):
-    """Attacks test images by FGSM, PGD and AutoAttack, and says whether the result can be believed.
+    """Attacks test images with FGSM, PGD and AutoAttack, and checks for masked gradients.
 
-    For any LightningModule whose batches are pairs of images and class indices and whose ``forward`` gives logits. It
-    runs at the end of `recipes test`, and logs ``test/autoattack_accuracy``, ``test/fgsm_accuracy``,
-    ``test/pgd20_accuracy``, …, of the images it attacked, and ``test/masking_signs``, the number of checks that failed;
-    `modules.attacks` says what they are. It needs the extra ``attacks``.
+    Works with any LightningModule if each batch is a pair of images and class indices, and ``forward`` returns logits.
+    It runs at the end of `recipes test` and needs the extra ``attacks``.
+
+    It logs the accuracies on the attacked images: ``test/autoattack_accuracy``, ``test/fgsm_accuracy``,
+    ``test/pgd20_accuracy``, …. It also logs ``test/masking_signs``, the number of failed checks. `modules.attacks`
+    describes the checks.
 
     Args:
-        images: Number of test images, a random choice of each process's share of them that is the same for the same
-            test images; None is all, as published results are.
-        eps: Radius of the attacks in pixel units; None is that of the module's ``attack``, or 8/255 if it has none.
-        norm: Shape of the ball: the largest change of a pixel ("linf"), or the Euclidean length of all changes of an
-            image ("l2"); None is that of the module's ``attack``, or "linf".
-        mean: What the data subtracts from each channel of its pixels; None asks the data.
-        std: What it then divides each channel by; None asks the data.
-        batch_size: Images attacked at once.
+        images: Number of test images to attack, drawn at random but the same in every run on this test set. The
+            processes share the number. None attacks all of them, as papers do.
+        eps: Radius of the attacks in pixel units. None takes the radius of the module's ``attack``, or 8/255 if it has
+            none.
+        norm: Norm of the attacks: the largest change of a pixel ("linf"), or the Euclidean norm of an image's change
+            ("l2"). None takes the norm of the module's ``attack``, or "linf" if it has none.
+        mean: Channel means that the data's normalization subtracts. None asks the data module.
+        std: Channel standard deviations that it divides by. None asks the data module.
+        batch_size: Images per attack batch.
 
     Raises:
-        InputError: If an argument is out of its range, or, when a test starts, the extra is not installed, the data
-            does not say its ``mean`` and ``std``, the module has no ``forward``, or the callback is given twice.
+        InputError: If an argument is out of range. At the start of a test: if the extra is not installed, ``mean`` and
+            ``std`` are unknown, the module has no ``forward``, or the callback is given twice.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class AutoAttack(Callback):
         self._seen = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find out whether it can be done, before the test."""
+        """Check before the test that the attack is possible."""
         if stage != "test":
             return
         refuse_second(trainer, self)
@@ -81,17 +84,17 @@ class AutoAttack(Callback):
         self._statistics(trainer)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
+        """Forget the images of an earlier test."""
         self._kept, self._seen = [], 0
         self._choice = random.Random(trainer.global_rank)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
-        """Keep images: each that there is has the same chance, whatever their order and number (reservoir sampling)."""
+        """Keep a uniform random sample of the images seen so far (reservoir sampling)."""
         if not isinstance(batch, (tuple, list)) or len(batch) != 2 or batch[0].ndim != 4 or batch[1].ndim != 1:
             raise InputError("AutoAttack needs batches that are pairs of images (N, C, H, W) and class indices (N,)")
-        # A share for each process, the first ones rounded up.
+        # The share of one process, rounded up.
         wanted = math.inf if self.images is None else -(-self.images // trainer.world_size)
         for image, label in zip(*(part.cpu() for part in batch), strict=True):
             self._seen += 1
@@ -101,7 +104,7 @@ class AutoAttack(Callback):
                 self._kept[place] = (image.clone(), label)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attack them."""
+        """Attack the kept images and log the results."""
         if not self._kept:
             raise InputError("AutoAttack found no test images: trainer.limit_test_batches leaves none")
         images, labels = (torch.stack(parts) for parts in zip(*self._kept, strict=True))
@@ -112,7 +115,7 @@ class AutoAttack(Callback):
         norm: Any = self.norm or getattr(attack, "norm", "linf")
         number = int(_sum(trainer, torch.tensor([float(len(images))], device=pl_module.device)))
         _say(f"AutoAttack, {norm}, eps {eps:.4f}, on {number:,} test images: this takes a while")
-        # What is made in inference mode cannot be part of a graph.
+        # Tensors made in inference mode cannot be part of a graph.
         with torch.inference_mode(False):
             network = Normalized(pl_module, mean, std).to(pl_module.device)
             found = robustness(
@@ -149,7 +152,7 @@ class AutoAttack(Callback):
 
 
 def _sum(trainer: Trainer, values: Tensor) -> Tensor:
-    """Over all processes."""
+    """Sum over all processes."""
     return trainer.strategy.reduce(values, reduce_op="sum") if trainer.world_size > 1 else values  # type: ignore
 
 

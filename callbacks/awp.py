@@ -1,4 +1,4 @@
-"""AWP: adversarial weight perturbation, a step taken where the weights are at their worst nearby."""
+"""AWP: adversarial weight perturbation."""
 
 from __future__ import annotations
 
@@ -24,30 +24,29 @@ from ._once import refuse_second
 class AWP(Callback):
     """Adversarial weight perturbation (https://arxiv.org/abs/2004.05884), for any LightningModule.
 
-    Before each batch its loss is computed once more, and each weight tensor w moves up its gradient g by
-    ``gamma`` · ‖w‖ · g / ‖g‖; the training step then sees these weights, and before the optimizer's step they are put
-    back, bit for bit. Biases and the weights of normalisation, which have one dimension, stay. Costs one forward and
-    backward pass a step more; `AdversarialClassification` attacks its images once for both. The first pass leaves no
-    trace in buffers, such as batch statistics, nor in metrics of torchmetrics, and is not logged.
+    Before each step, the gradient g of the batch's loss is computed once more. Each weight tensor w is then moved by
+    ``gamma`` · ‖w‖ · g / ‖g‖. The training step uses the moved weights. They are restored bit for bit before the
+    optimizer's step. One-dimensional parameters (biases and normalization weights) are not moved.
+
+    The cost is one more forward and backward pass a step. `AdversarialClassification` attacks its images once for both
+    passes. The first pass is not logged and leaves buffers (such as batch statistics) and torchmetrics unchanged.
 
     By default the optimizer's step, weight decay included, starts from the restored weights. With ``step_from="moved"``
-    it starts from the moved weights, and the move v is subtracted after the step, as in the authors' code: with SGD
-    the two differ by ``-lr · weight_decay · v`` a step. Several processes move their weights alike, by the mean of
-    their gradients.
+    it starts from the moved weights, and the move v is subtracted afterwards, as in the authors' code. With SGD the two
+    differ by ``-lr · weight_decay · v`` a step. With several processes the gradients are averaged, so all make the same
+    move.
 
     Args:
-        gamma: Length of the move, in lengths of the weights. The authors use 0.005 with TRADES (this default) and 0.01
-            with standard adversarial training.
-        first_epoch: Epoch, counted from 0, from which on weights are moved (ours; the authors' code begins with the
-            first or after a warm-up).
-        step_from: Weights that the optimizer's step starts from: the restored "weights", or the "moved" ones. With
-            "moved" a callback sees moved weights in ``on_before_optimizer_step``, and restored ones from the end of
-            the step on.
+        gamma: Length of the move, relative to the norm of the weights. The authors use 0.005 with TRADES (this default)
+            and 0.01 with standard adversarial training.
+        first_epoch: First epoch with moved weights, counted from 0 (our option; the authors' code begins with the first
+            epoch or after a warm-up).
+        step_from: Start of the optimizer's step: the restored "weights", or the "moved" ones. With "moved",
+            ``on_before_optimizer_step`` of other callbacks sees moved weights; after the step the weights are restored.
 
     Raises:
-        InputError: If an argument is out of its range, or, when a run starts, the module optimizes manually,
-            says by ``repeats_steps = False`` that it cannot compute a step twice, or the strategy splits weights among
-            processes.
+        InputError: If an argument is out of range. At the start of a run: if the module optimizes manually or has
+            ``repeats_steps = False`` (it cannot compute a step twice), or the strategy splits weights among processes.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class AWP(Callback):
         self._step_follows = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what it cannot work with, and go behind the callbacks that set the weights of samples."""
+        """Refuse unsuitable runs, and move behind the callbacks that set sample weights."""
         if stage != "fit":
             return
         refuse_second(trainer, self)
@@ -89,17 +88,17 @@ class AWP(Callback):
             )
         others: list[Callback] = [other for other in trainer.callbacks if other is not self]  # type: ignore
         place = next((i for i, other in enumerate(others) if isinstance(other, Checkpoint)), len(others))
-        # A new list, as the trainer is going through the old one.
+        # Make a new list, as the trainer is iterating over the old one.
         trainer.callbacks = [*others[:place], self, *others[place:]]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask the optimizer to say when its step is done, where the step starts from the moved weights."""
+        """Hook into the optimizers if the step starts from the moved weights."""
         if self.step_from == "moved":
             self._hooks = [optimizer.register_step_post_hook(self._undo) for optimizer in trainer.optimizers]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Move the weights."""
-        self._restore()  # of a batch that was started and left out
+        self._restore()  # of a batch that was started but skipped
         self._step_follows = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
         if not self.gamma or trainer.current_epoch < self.first_epoch:
             return
@@ -111,7 +110,7 @@ class AWP(Callback):
                     continue
                 self._kept.append((weight, weight.detach().clone()))
                 length = gradient.norm()
-                # Half precision may have made the gradient infinite, and then there is no direction.
+                # In half precision the gradient may be infinite; then there is no direction to move in.
                 usable = torch.isfinite(length) & (length > 0)
                 factor = torch.where(usable, self.gamma * weight.norm() / length, 0.0)
                 move = torch.where(usable, gradient, 0.0) * factor
@@ -120,29 +119,29 @@ class AWP(Callback):
                     self._moves.append(move)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the weights back, unless a step from the moved ones follows."""
+        """Restore the weights, unless the next optimizer step starts from the moved ones."""
         if self.step_from == "weights" or not self._step_follows:
             self._restore()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Put them back also after a step without a backward pass."""
+        """Restore the weights, also after a step without a backward pass."""
         self._restore()
 
     def on_train_epoch_end(self, *args: Any) -> None:
-        """Put them back also after a batch that was started and left out."""
+        """Restore the weights, also after a batch that was started but skipped."""
         self._restore()
 
     def on_validation_start(self, *args: Any) -> None:
-        """Put them back before they are measured."""
+        """Restore the weights before validation."""
         self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Put them back before anything is saved."""
+        """Restore the weights before a checkpoint is written."""
         self._restore()
         self._remove_hooks()
 
     def on_train_end(self, *args: Any) -> None:
-        """Leave the optimizer alone."""
+        """Remove the optimizer hooks."""
         self._remove_hooks()
 
     def _restore(self) -> None:
@@ -169,7 +168,7 @@ class AWP(Callback):
 def _gradients(
     trainer: Trainer, pl_module: LightningModule, weights: list[nn.Parameter], batch: Any, batch_idx: int
 ) -> list[Tensor | None]:
-    """Gradients of the batch's loss, whose computation leaves no trace but in the global random generators."""
+    """Compute the gradients of the batch's loss; only the global random generators change."""
     module: Any = pl_module
     with _dry_run(module):
         with trainer.precision_plugin.train_step_context():
@@ -178,13 +177,13 @@ def _gradients(
         if loss is None:
             gradients: tuple[Tensor | None, ...] = (None,) * len(weights)
         else:
-            # Half precision needs its loss scaled up; the length of a gradient does not matter here.
+            # Half precision needs a scaled loss; only the direction of the gradient matters here.
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             loss = loss.mean() if scaler is None else scaler.scale(loss.mean())
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     if trainer.world_size == 1:
         return list(gradients)
-    # One sum of all, in which every process takes part whatever it has.
+    # All processes must take part in this sum, also a process without a loss.
     parts = [
         weight.new_zeros(weight.shape) if part is None else part
         for weight, part in zip(weights, gradients, strict=True)
@@ -198,7 +197,7 @@ def _gradients(
 
 @contextlib.contextmanager
 def _dry_run(module: Any) -> Iterator[None]:
-    """Nothing is logged, and buffers and metrics are afterwards as they were."""
+    """Turn logging off, and restore buffers and metrics at the end."""
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     metrics = [
         (metric, copy.deepcopy(metric.metric_state), metric._update_count)
@@ -223,4 +222,4 @@ def _dry_run(module: Any) -> Iterator[None]:
 
 
 def _ignore(*args: Any, **kwargs: Any) -> None:
-    """In the place of `log`."""
+    """Stand in for `log`."""

@@ -1,4 +1,4 @@
-"""Stop at the first loss that is not a number."""
+"""Stop a run at the first loss that is not finite."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from ...modules.core.errors import RunError
 
 
 class FiniteLoss(Callback):
-    """Ends a run whose training loss has become NaN or infinite, before a checkpoint of it is written.
+    """Ends a run when the training loss is NaN or infinite, before a checkpoint is written.
 
-    Losses are kept on their device and looked at together every ``every_n_steps`` steps, at the end of each epoch, and
-    before anything is saved, so a step neither computes anything for it nor waits. A ``training_step`` that
-    returns no loss, as with manual optimization, is judged by the module's ``sample_losses`` if it has any, and else
-    by the weights alone, before they are saved.
+    Losses stay on their device. They are read together every ``every_n_steps`` steps, at the end of an epoch and
+    before anything is saved. Single steps therefore do not wait for the device.
+
+    If ``training_step`` returns no loss, as in manual optimization, the module's ``sample_losses`` are checked instead.
+    If there are none, only the weights are checked, before they are saved.
 
     Args:
-        every_n_steps: Steps between two readings by the host.
+        every_n_steps: Steps between two checks.
 
     Raises:
         InputError: If ``every_n_steps`` is less than 1.
-        RunError: Names the first step whose loss was not finite.
+        RunError: At the first loss that is not finite; the message names its step.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -39,7 +40,7 @@ class FiniteLoss(Callback):
         self._losses = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count as the logs do: the first step is 0."""
+        """Remember the number of the step, counted from 0 as in the logs."""
         self._step = trainer.global_step
 
     def on_train_batch_end(
@@ -51,7 +52,7 @@ class FiniteLoss(Callback):
             loss = getattr(pl_module, "sample_losses", None)
         if not isinstance(loss, Tensor):
             return
-        # Micro-batches of one step share its number; a loss that is not finite must not be hidden by a later one.
+        # Accumulated micro-batches share a step number. Add their losses, so that a later one cannot hide a NaN.
         loss = loss.detach().sum() if loss.ndim else loss.detach()
         known = self._losses.get(self._step)
         self._losses[self._step] = loss if known is None else known + loss
@@ -59,15 +60,15 @@ class FiniteLoss(Callback):
             self._check(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look before the epoch's checkpoint is written."""
+        """Check before the epoch's checkpoint is written."""
         self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look before time is spent on validation."""
+        """Check before time is spent on validation."""
         self._check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Look before anything is written, at the weights too: a finite loss can have gradients that are not."""
+        """Check losses and weights before a checkpoint is written: a finite loss can have infinite gradients."""
         self._check(trainer)
         finite = [p.isfinite().all() for p in pl_module.parameters() if p.requires_grad]
         if finite and not torch.stack(finite).all():
@@ -93,7 +94,7 @@ class FiniteLoss(Callback):
 
 
 def _newest_checkpoint(checkpoints: Any) -> Path | None:
-    """The last checkpoint on the disk; a callback names its next one before it is written."""
+    """Return the newest checkpoint that exists; the callback names its next file before it is written."""
     for name in ("last_model_path", "best_model_path"):
         path = Path(getattr(checkpoints, name, None) or ".")
         if path.is_file():

@@ -23,24 +23,23 @@ from ...modules.lightning_private import cluster_environment, is_accumulating, i
 
 
 class GracefulExit(SystemExit):
-    """Ends a run that saved a checkpoint after a signal; ``code`` is the exit code of the process."""
+    """Exit of a run that saved a checkpoint after a signal; ``code`` is the exit code of the process."""
 
 
 class GracefulInterrupt(Callback):
     """Saves a checkpoint and ends the run on Ctrl-C, SIGTERM or SIGUSR1.
 
-    The step in progress is finished first, or the validation and the epoch. Training resumed from that checkpoint goes
-    on bit for bit. A second signal ends the run at once. The exit code is 1 after Ctrl-C, 143 after SIGTERM and 138
-    after SIGUSR1.
+    The step in progress is finished first. If a validation or the end of the epoch follows it, these are finished too.
+    Training resumes from the checkpoint bit for bit. A second signal ends the run at once. The exit code is 1 after
+    Ctrl-C, 143 after SIGTERM and 138 after SIGUSR1.
 
-    With several processes, one that gets the signal is enough: all of them agree after each step and end together.
-    Under SLURM with Lightning's automatic requeueing, the requeue signal saves the checkpoint, requeues the job and
-    ends the run.
+    With several processes, a signal to one is enough: all processes agree after each step and end together. Under SLURM
+    with Lightning's automatic requeueing, the requeue signal saves the checkpoint, requeues the job and ends the run.
 
     Args:
-        dirpath: Folder of ``interrupted.ckpt``. A requeued SLURM job goes on from ``hpc_ckpt_<n>.ckpt`` instead, in the
+        dirpath: Folder of ``interrupted.ckpt``. A requeued SLURM job resumes from ``hpc_ckpt_<n>.ckpt`` instead, in the
             Trainer's ``default_root_dir``, where Lightning looks for it.
-        resume: Command to print, to which ``--ckpt_path FILE`` is added; empty prints the file alone.
+        resume: Command to print, followed by ``--ckpt_path FILE``. If empty, only the file is printed.
     """
 
     def __init__(self, dirpath: str, resume: str = "") -> None:
@@ -51,33 +50,33 @@ class GracefulInterrupt(Callback):
         self._group: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Come last after a step, and first before an epoch, so that every part of the run has done all of either."""
+        """Come last after a step and first before an epoch, so that all other callbacks have finished."""
         position = ExactResume.attach(trainer)
         others = [callback for callback in trainer.callbacks if not isinstance(callback, _OWN)]  # type: ignore
         trainer.callbacks = [position, _BetweenEpochs(self), *others, self]  # type: ignore[attr-defined]
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the signals."""
+        """Install the signal handlers."""
         self._take_over(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the signals."""
+        """Install the signal handlers."""
         self._take_over(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here unless a validation or the end of the epoch follows, where checkpoints are written too."""
+        """Stop here, unless a validation or the end of the epoch follows: checkpoints are written there too."""
         if not is_validation_due(trainer):
             self._stop_within_epoch(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop here if the epoch goes on after this validation."""
+        """Stop here if the epoch continues after this validation."""
         if not trainer.sanity_checking:
             self._stop_within_epoch(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say how to go on."""
+        """Print the command that resumes the run."""
         if not isinstance(exception, (KeyboardInterrupt, GracefulExit)):
             return
         last = str(getattr(trainer.checkpoint_callback, "last_model_path", ""))
@@ -89,20 +88,20 @@ class GracefulInterrupt(Callback):
             rank_zero_info("Interrupted before a checkpoint had been written.")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
         self._group = None
 
     def _take_over(self, trainer: Trainer) -> None:
-        # Not in `setup`: Lightning registers its own handlers after it. Its handler of SIGTERM waits for the other
-        # processes wherever this one happens to be, and the one of SLURM saves in the middle of a step.
+        # Not in `setup`: Lightning registers its own handlers after it. Its SIGTERM handler may wait for the other
+        # processes at any point, and its SLURM handler saves in the middle of a step.
         if self._previous:
             return
         self._signal = 0
         if trainer.world_size > 1 and dist.is_initialized():
-            # On the CPU, so that nothing waits for the device.
+            # A CPU group, so that nothing waits for the device.
             self._group = dist.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():
             numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
@@ -115,12 +114,12 @@ class GracefulInterrupt(Callback):
         for number in self._previous:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
-        # Not by `print` or a logger, one of which this signal may have interrupted.
+        # Not with `print` or a logger: the signal may have interrupted one of them.
         with contextlib.suppress(OSError):
             os.write(2, f"\n{name}: saving a checkpoint after this step; a second one stops at once.\n".encode())
 
     def _stop_within_epoch(self, trainer: Trainer) -> None:
-        # A checkpoint does not hold gradients that are being accumulated.
+        # A checkpoint does not contain accumulated gradients.
         if not trainer.is_last_batch and not is_accumulating(trainer):
             self._stop_if_asked(trainer)
 
@@ -133,7 +132,7 @@ class GracefulInterrupt(Callback):
             return
         requeued = self._signal == _requeue_signal(trainer)
         if requeued:
-            # A requeued job whose Trainer has the same root folder goes on from this file by itself.
+            # A requeued job with the same root folder resumes from this file automatically.
             self.path = Path(requeue_checkpoint(trainer))
         trainer.save_checkpoint(self.path, weights_only=False)
         if requeued and trainer.is_global_zero:
@@ -143,12 +142,12 @@ class GracefulInterrupt(Callback):
     def _exit_code(self, trainer: Trainer) -> int:
         environment = cluster_environment(trainer)
         if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
-            return 0  # the first process started this one, and Lightning kills it when this one fails
+            return 0  # Lightning would kill the first process, which started this one, if this one failed
         return 1 if self._signal == signal.SIGINT else 128 + self._signal
 
 
 class _BetweenEpochs(Callback):
-    """Stops a run before an epoch begins, when the last one has been ended by all callbacks."""
+    """Stops a run before an epoch begins, after all callbacks have ended the last epoch."""
 
     def __init__(self, interrupt: GracefulInterrupt) -> None:
         self.interrupt = interrupt
@@ -161,7 +160,7 @@ _OWN = (ExactResume, GracefulInterrupt, _BetweenEpochs)
 
 
 def _requeue_signal(trainer: Trainer) -> int | None:
-    """The signal by which SLURM announces that a job's time is up; None without SLURM or requeueing."""
+    """Return SLURM's signal for the end of a job's time; None without SLURM or requeueing."""
     environment = cluster_environment(trainer)
     if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
         return environment.requeue_signal

@@ -1,4 +1,4 @@
-"""Modules that return one loss per sample, trained without a callback that selects or weights samples."""
+"""Training of modules that return per-sample losses, without data selection."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..selection.engine.per_sample_step import reduce_training_step, restore_tra
 
 
 class MeanOfLosses(Callback):
-    """Trains a module whose ``training_step`` returns losses ``(N,)`` by their mean.
+    """Trains a module on the mean of the losses ``(N,)`` that its ``training_step`` returns.
 
-    So a module that is written for data pruning trains without it too. A loss that is a scalar already stays as it is,
-    and nothing is done where a selecting callback is there.
+    A module written for data pruning can thus also train without it. A scalar loss is used as it is. If a data
+    selection callback is present, this callback does nothing.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the mean of what the training step returns."""
+        """Replace the training step by one that returns the mean of the losses."""
         selects = any(isinstance(callback, DataSelection) for callback in trainer.callbacks)  # type: ignore
         if stage == "fit" and not selects and not isinstance(pl_module, SampleWeighting):
             reduce_training_step(pl_module, SampleWeighting(), "MeanOfLosses", required=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module as it was."""
+        """Restore the training step."""
         if not any(isinstance(callback, DataSelection) for callback in trainer.callbacks):  # type: ignore
             restore_training_step(pl_module)

@@ -1,4 +1,4 @@
-"""Write class and probabilities of each predicted image to a CSV file."""
+"""Write predicted classes and class probabilities to a CSV file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ...modules.core.errors import InputError
 class PredictionWriter(BasePredictionWriter):
     """Writes one line per image: its name, the most probable class, and the probability of every class.
 
-    ``predict_step`` must return class probabilities ``(N, C)``. Names come from the data module's
-    ``predict_names`` and ``class_names`` where it has them, else they are numbers. With several processes each
-    writes a file of its own, with its rank before the ending.
+    ``predict_step`` must return class probabilities ``(N, C)``. Names come from ``predict_names`` and ``class_names``
+    of the data module; without them, numbers are written. With several processes, each writes a separate file with its
+    rank before the suffix.
 
     Args:
         path: CSV file to write.
@@ -35,7 +35,7 @@ class PredictionWriter(BasePredictionWriter):
         self._count = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the file."""
+        """Create an empty file."""
         if trainer.world_size > 1:
             self.path = self.path.with_suffix(f".{trainer.global_rank}{self.path.suffix}")
         self._count = 0
@@ -52,7 +52,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Add the lines of a batch."""
+        """Append the lines of a batch."""
         if not isinstance(prediction, Tensor) or prediction.ndim != 2:
             given = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
             raise InputError(
@@ -74,5 +74,5 @@ class PredictionWriter(BasePredictionWriter):
         self._count += len(prediction)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say where the file is."""
+        """Print the path of the file."""
         rank_zero_info(f"{self._count} predictions written to {self.path}")

@@ -13,13 +13,13 @@ from ..selection.engine.batches import count_samples
 
 
 class ImageProgressBar(RichProgressBar):
-    """Lightning's rich progress bar, with the images trained per second by this process.
+    """Lightning's rich progress bar, with the images that this process trains per second.
 
-    Where standard output is no terminal (a log file, a batch job) it prints one line per epoch instead.
+    If standard output is not a terminal (a log file, a batch job), it prints one line per epoch instead.
 
     Args:
-        refresh_rate: Steps between two updates. Each reads the shown values from the device, so a small value slows
-            short steps down.
+        refresh_rate: Steps between two updates. Each update reads values from the device, so a small number slows short
+            steps down.
     """
 
     def __init__(self, refresh_rate: int = 20) -> None:
@@ -36,7 +36,7 @@ class ImageProgressBar(RichProgressBar):
             self.disable()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line of the epoch before, and count this one anew."""
+        """Print the line of the last epoch and reset the counters."""
         self._print_line(trainer, pl_module)
         super().on_train_epoch_start(trainer, pl_module)
         self._images, self._seconds = 0, 0.0
@@ -45,7 +45,7 @@ class ImageProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the images, and redraw every ``refresh_rate`` steps only."""
+        """Count the images; redraw only every ``refresh_rate`` steps."""
         self._images += count_samples(batch)
         self._seconds = time.perf_counter() - self._start
         done = batch_idx + 1
@@ -58,7 +58,7 @@ class ImageProgressBar(RichProgressBar):
         super().on_train_end(trainer, pl_module)
 
     def _print_line(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Not in on_train_epoch_end: the module logs the epoch's means after the callbacks' hook of that name.
+        # Not in on_train_epoch_end: the epoch means are logged only after the callbacks' hook.
         if self._lines and self._seconds and trainer.is_global_zero:
             metrics = self.get_metrics(trainer, pl_module)
             values = "  ".join(f"{name} {_number(value)}" for name, value in sorted(metrics.items()))
@@ -66,7 +66,7 @@ class ImageProgressBar(RichProgressBar):
             print(f"epoch {trainer.current_epoch}{end}  {values}", flush=True)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Values to show: of a metric logged as ``X_step`` and as a mean, the one in the bar, the other in lines."""
+        """Return the metrics to show. Of ``X_step`` and ``X_epoch`` the bar shows the first, lines the second."""
         logged: dict[str, Any] = super().get_metrics(trainer, pl_module)
         stepwise = {name.removesuffix("_step") for name in logged if name.endswith("_step")}
         live = trainer.training and not self._lines
@@ -80,7 +80,7 @@ class ImageProgressBar(RichProgressBar):
         return items
 
     def configure_columns(self, trainer: Trainer) -> list:
-        """Lightning's columns but for the last, batches per second, which images per second say better."""
+        """Return Lightning's columns without the last one (batches per second)."""
         return super().configure_columns(trainer)[:-1]
 
 

@@ -1,4 +1,4 @@
-"""Summary of a run's results and cost, as a short table and as `summary.json`."""
+"""Result and cost of a run, as a short table and as `summary.json`."""
 
 from __future__ import annotations
 
@@ -27,20 +27,23 @@ except ImportError:  # Windows
 class RunSummary(Callback):
     """Prints a table at the end of `fit` and writes the same figures to ``summary.json``.
 
-    A run that ends early by a signal gets its table too.
+    A run that is ended early by a signal gets its table too. The figures are:
 
-    The best and the last value of the metric that the module names in its attribute ``monitor`` (``monitor_mode``
-    "max", the default, or "min" says which is best), samples processed, wall and CPU seconds, samples per second of
-    training without validation, and peak memory in MiB: allocated on the GPU where there is one, else resident.
-    Figures of one process, but for the samples, which are those of all. In a resumed run best and last are those of
-    the whole run, everything else that of the part since then. The best value is the value of the best checkpoint.
+    - Best and last value of the metric that the module names in ``monitor``; ``monitor_mode`` is "max" (default) or
+      "min".
+    - Number of samples processed, summed over all processes.
+    - Wall seconds, CPU seconds, and training samples per second without validation.
+    - Peak memory in MiB: allocated GPU memory on a GPU, else resident memory.
 
-    A module or callback adds figures of its own by a method ``run_figures(*, seconds_per_sample) -> dict``, which is
-    told the wall seconds of training that one sample took.
+    The best value belongs to the best checkpoint. Except for the samples, all figures are of one process. In a resumed
+    run, best and last value are of the whole run; all other figures count from the resumption.
+
+    Modules and callbacks can add figures with a method ``run_figures(*, seconds_per_sample) -> dict``. Its argument is
+    the training time per sample in wall seconds.
 
     Args:
         dirpath: Folder of ``summary.json``.
-        test: Command that measures the best checkpoint, printed with ``--ckpt_path FILE`` after it.
+        test: Command that tests the best checkpoint, printed with ``--ckpt_path FILE`` after it.
     """
 
     def __init__(self, dirpath: str, test: str = "") -> None:
@@ -54,11 +57,11 @@ class RunSummary(Callback):
         self._monitored = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The monitored values, so that the best of a resumed run is the best of the whole."""
+        """Return the monitored values, so that a resumed run knows the best value of the whole run."""
         return {"monitored": self._monitored}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the values of the run that is resumed."""
+        """Restore the monitored values of the resumed run."""
         self._monitored = list(state_dict["monitored"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,11 +79,11 @@ class RunSummary(Callback):
         self._samples += count_samples(batch)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Time validation apart from training."""
+        """Start the clock of the validation."""
         self._validation_start = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take note of the monitored value."""
+        """Record the monitored value."""
         if trainer.sanity_checking:
             return
         self._validation += time.perf_counter() - self._validation_start
@@ -93,7 +96,7 @@ class RunSummary(Callback):
         self._report(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Do the same for a run that was interrupted, where all processes end together."""
+        """Report a run ended by a signal too. All its processes end together, so the sum over processes works."""
         if isinstance(exception, GracefulExit):
             self._report(trainer, pl_module)
 
@@ -106,7 +109,7 @@ class RunSummary(Callback):
                 file.write_text(json.dumps(figures, indent=2) + "\n")
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
-                    # Lightning keeps the last value of a metric; these are the best and the costs.
+                    # Lightning's summary keeps the last value of each metric; add the best value and the costs.
                     logger.experiment.summary.update(
                         {name: value for name, value in figures.items() if value is not None}
                     )
@@ -121,7 +124,7 @@ class RunSummary(Callback):
             monitor = pl_module.monitor
             figures |= {f"best {monitor}": best(self._monitored), f"last {monitor}": self._monitored[-1]}
             if getattr(checkpoints, "monitor", None) == monitor and checkpoints.best_model_score is not None:
-                # A value and a file that belong together, also where a resumed run knows the file of its part only.
+                # Value and file must belong together; a resumed run may know only the files of its own part.
                 figures[f"best {monitor}"] = float(checkpoints.best_model_score)
         if pl_module.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(pl_module.device) / 2**20
@@ -164,22 +167,22 @@ def _text(name: str, value: Any) -> str:
 
 
 def _near(path: str | None) -> str | None:
-    """A path as seen from the current folder where it lies below it."""
+    """Return the path relative to the current folder if it lies below it."""
     if path and Path(path).is_relative_to(Path.cwd()):
         return str(Path(path).relative_to(Path.cwd()))
     return path or None
 
 
 def _resident_mib() -> float | None:
-    """Peak resident memory of this process; None where the system does not tell."""
+    """Return the peak resident memory of this process; None if the system does not report it."""
     if resource is None:
         return None
-    # Kilobytes everywhere but on macOS.
+    # ru_maxrss is in bytes on macOS and in KiB elsewhere.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _cpu_seconds() -> float:
-    """CPU seconds of this process and, where the system tells, of its finished workers."""
+    """Return the CPU seconds of this process and, if the system reports them, of its finished workers."""
     if resource is None:
         return time.process_time()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

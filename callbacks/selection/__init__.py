@@ -1,1 +1,1 @@
-"""Callbacks that choose the samples of an epoch, one rule each."""
+"""Callbacks that choose the samples of an epoch, one rule per file."""

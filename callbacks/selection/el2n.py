@@ -1,4 +1,4 @@
-"""EL2N: how far a sample's predicted probabilities are from its label, early in training."""
+"""EL2N: distance between predicted probabilities and label, early in training."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .engine.logit_scores import LogitScores
 class EL2N(LogitScores):
     """Scores each training sample by the norm of its error: EL2N (Paul et al. 2021, https://arxiv.org/abs/2107.07075).
 
-    The score is ``||softmax(logits) - onehot(label)||_2`` in the sample's training pass, averaged over some epochs
-    early in the run. This run trains on all samples and writes the scores; a second one trains on the highest with
-    `KeepHardest`, which also averages the files of several runs: the paper averages about 10, at epochs 10 to 20.
+    The score is ``||softmax(logits) - onehot(label)||_2`` in the sample's training pass, averaged over some early
+    epochs. This run trains on all samples and writes the scores. A second run trains on the highest scores with
+    `KeepHardest`; it can also average the files of several runs. The paper averages about 10 runs, at epochs 10 to 20.
 
     Args:
-        path: File to write; None is ``scores.safetensors`` in the run's folder (``trainer.default_root_dir``).
-        first_epoch: First epoch that counts, from 0. The paper scores somewhere in epochs 10 to 20; averaging over all
-            of these is our reading of it (unverified). Give less to a short run.
-        epochs: How many epochs count, if the run is that long; 10 end with the paper's range.
-        seed: Seed of the order; None takes the one given to ``seed_everything``, or 0.
+        path: File to write. None writes ``scores.safetensors`` in the run's folder (``trainer.default_root_dir``).
+        first_epoch: First epoch that is scored, counted from 0. The paper scores at epochs 10 to 20; averaging over
+            this range is our reading (unverified). Use less in a short run.
+        epochs: Number of epochs to score, fewer if the run ends earlier. The default of 10 covers the paper's range.
+        seed: Seed of the order. None takes the seed given to ``seed_everything``, or 0.
 
     Raises:
-        InputError: If an argument is out of its range, the run ends before ``first_epoch``, ``path`` exists, images are
-            mixed, or the module gives no logits.
+        InputError: If an argument is out of range, the run ends before ``first_epoch``, ``path`` exists, images are
+            mixed, or the module returns no logits.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class EL2N(LogitScores):
         self.epochs = epochs
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a run without an epoch that counts."""
+        """Refuse a run that ends before ``first_epoch``."""
         short = 0 < (trainer.max_epochs or 0) <= self.first_epoch and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if stage == "fit" and short:
             raise InputError(
@@ -51,20 +51,20 @@ class EL2N(LogitScores):
         super().setup(trainer, pl_module, stage)
 
     def measures(self, epoch: int) -> bool:
-        """Return whether an epoch lies in the range."""
+        """Return whether the epoch is scored."""
         return self.first_epoch <= epoch < self.first_epoch + self.epochs
 
     def measure(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Norm of the error of each sample."""
+        """Return the error norms ``(N,)``."""
         probabilities = logits.float().softmax(1)
         return (probabilities - F.one_hot(labels, logits.shape[1])).norm(dim=1)
 
     def new_memory(self, size: int) -> dict[str, Tensor]:
-        """Mean scores and how many epochs are in each."""
+        """Return mean scores, and the number of epochs in each mean."""
         return {**super().new_memory(size), "count": torch.zeros(size, dtype=torch.int32)}
 
     def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
-        """Take an epoch's norms into the means."""
+        """Add an epoch's norms to the means."""
         memory["count"][indices] += 1
         old = memory["scores"][indices].nan_to_num(0)
         memory["scores"][indices] = old + (losses - old) / memory["count"][indices]

@@ -1,4 +1,4 @@
-"""Forgetting events: how often a sample that was classified correctly no longer is."""
+"""Forgetting events: count how often a correctly classified sample is misclassified later."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from .engine.logit_scores import LogitScores
 class Forgetting(LogitScores):
     """Counts how often each training sample is forgotten (Toneva et al. 2019, https://arxiv.org/abs/1812.05159).
 
-    A sample is forgotten when it was classified correctly in its last training pass and is not in this one. One that
-    never was has the score infinity. This run trains on all samples and writes the scores; a second one trains on the
-    highest with `KeepHardest`.
+    A sample is forgotten when it was classified correctly in its last training pass and is misclassified in this one. A
+    sample that was never classified correctly has the score infinity. This run trains on all samples and writes the
+    scores. A second run trains on the highest scores with `KeepHardest`.
 
     Args:
-        path: File to write; None is ``scores.safetensors`` in the run's folder (``trainer.default_root_dir``).
-        seed: Seed of the order; None takes the one given to ``seed_everything``, or 0.
+        path: File to write. None writes ``scores.safetensors`` in the run's folder (``trainer.default_root_dir``).
+        seed: Seed of the order. None takes the seed given to ``seed_everything``, or 0.
 
     Raises:
-        InputError: If ``path`` exists, images are mixed, or the module gives no logits.
+        InputError: If ``path`` exists, images are mixed, or the module returns no logits.
     """
 
     def measure(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """1 for each sample that is classified correctly, 0 for the others."""
+        """Return 1 for each correctly classified sample, 0 for the others."""
         return (logits.argmax(1) == labels).float()
 
     def new_memory(self, size: int) -> dict[str, Tensor]:
-        """Events so far, whether the last pass was correct, and whether any was."""
+        """Return the number of events, the result of the last pass, and a mark for samples that were ever correct."""
         return {
             **super().new_memory(size),
             "events": torch.zeros(size, dtype=torch.int32),

@@ -1,4 +1,4 @@
-"""InfoBatch: leave out some of the samples that are learned already, and weight the others of them up."""
+"""InfoBatch: leave out some samples that are learned already, and give the remaining ones a higher weight."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ from .engine.running_losses import running_mean
 def infobatch_plan(
     scores: Tensor, seen: Tensor, *, prune_ratio: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The samples of one epoch and their weights (InfoBatch, https://arxiv.org/abs/2303.04947).
+    """Return the samples of one epoch and their weights (InfoBatch, https://arxiv.org/abs/2303.04947).
 
-    Samples whose score lies below the mean are easy. A share ``prune_ratio`` of the easy ones, drawn anew at each
-    call, is left out, and the others of them weigh ``M / k`` where k of M easy samples stay, so that the weights sum
-    to N and the expected sum of weighted gradients is that of all samples. Everything else weighs 1. Scores that
-    are not finite count as not seen.
+    A sample is easy if its score is below the mean. Each call drops a random share ``prune_ratio`` of the M easy
+    samples. The k that stay get weight ``M / k``; all other samples get weight 1. The weights then sum to N, and the
+    expected sum of weighted gradients equals the sum over all samples. Scores that are not finite count as not seen.
 
     Args:
-        scores: Last loss of each sample, shape ``(N,)``, on the CPU.
+        scores: Last losses of the samples, shape ``(N,)``, on the CPU.
         seen: Whether a sample has a score, bool, shape ``(N,)``. A sample not seen yet always stays.
-        prune_ratio: Share of the easy samples to leave out, in [0, 1): r in the paper, where it is 0.5. At least
-            one easy sample stays.
+        prune_ratio: Share of the easy samples to leave out, in [0, 1). The paper calls it r and uses 0.5. At least one
+            easy sample stays.
         generator: Source of randomness.
 
     Returns:
-        Indices ``(K,)`` of the samples that stay, rising, and their weights ``(K,)``, float32.
+        Indices ``(K,)`` of the samples that stay, in ascending order, and their weights ``(K,)``, float32.
 
     Raises:
         InputError: If ``prune_ratio`` is outside [0, 1) or the shapes differ.
@@ -57,39 +56,43 @@ def infobatch_plan(
 class InfoBatch(DataSelection):
     """Trains on fewer samples an epoch without bias: InfoBatch (ICLR 2024, https://arxiv.org/abs/2303.04947).
 
-    Each epoch a share ``prune_ratio`` of the samples whose last loss lies below the mean is left out at random and
-    the loss of those of them that stay is scaled up; the first epoch and the last ones use every sample. See
-    :func:`infobatch_plan` for the rule and `DataSelection` for what a module and its data must be like.
+    In each epoch, a random share ``prune_ratio`` of the easy samples is left out. A sample is easy if its last loss is
+    below the mean. The losses of the remaining easy samples are scaled up to compensate. The first and the last epochs
+    use every sample. :func:`infobatch_plan` is the rule; `DataSelection` lists the requirements on module and data.
 
-    ``prune_ratio`` is no share of all samples: with 0.5 a quarter to a third is saved, as half of those below the mean
-    are. Compare the result with `RandomSubset` and with a shorter run on all samples: both save as much.
+    ``prune_ratio`` is a share of the easy samples only: 0.5 leaves out a quarter to a third of all samples. Compare the
+    result with `RandomSubset` and with a shorter run on all samples, both with the same number of samples processed.
 
-    Differences from the released code, each tested: exactly k of M easy samples stay and weigh M / k, so weights sum
-    to N; a sample without a score stays whatever the others' scores are; a loss that is not finite is not taken as a
-    score; scores are merged over processes once an epoch; ``prune_ratio`` above
-    0.9 is used as given (0.9 there); sample indices never pass through the loss's dtype.
+    Differences from the released code, each tested:
+
+    - Exactly k of M easy samples stay and weigh M / k, so the weights sum to N.
+    - A sample without a score always stays.
+    - A loss that is not finite is not used as a score.
+    - The scores of all processes are merged once an epoch.
+    - ``prune_ratio`` above 0.9 is used as given (there it is set to 0.9).
+    - Sample indices are never converted to the loss's dtype.
 
     Args:
-        prune_ratio: Share of the easy samples to leave out, in [0, 1). One for each of ``percentiles``, if given.
-        delta: Share of the run after which every sample is used again, in [0, 1]; 1 prunes to the end. Default of
-            paper and released code.
-        warmup_epochs: Epochs at the beginning that use every sample, at least one as there are no scores yet. The
-            released ImageNet run of Swin-T has 20.
-        score_momentum: Share of its old value that a score keeps when a sample is seen again, in [0, 1); 0 as in the
-            paper, takes the last loss. More steadies scores that augmentation makes noisy.
-        percentiles: Bounds that take the place of the mean, rising, in (0, 100]: samples below the first are pruned
-            by the first of ``prune_ratio``, those up to the second by the second. The released ImageNet code has
-            ``[20, 85]`` with ``[0.75, 0.5]``. A score equal to a bound lies below it,
-            as there. Unlike the mean it is not moved by outliers.
-        per_class: Compare a sample with the mean of its own class, so that classes that are learned early are not
-            pruned hardest.
-        labels: Classes for ``per_class``. The name of an attribute or of a column of the data set, the number of the
-            tensor in a `TensorDataset`, or one class index per sample. None looks for ``labels``, ``targets`` or
-            ``label``, also in parts of a `Subset` or `ConcatDataset`.
-        seed: Seed of what is left out and of the order; None takes the one given to ``seed_everything``, or 0.
+        prune_ratio: Share of the easy samples to leave out, in [0, 1). With ``percentiles``, one share per percentile.
+        delta: Share of the run after which every sample is used again, in [0, 1]; 1 prunes to the end. The default is
+            from paper and released code.
+        warmup_epochs: Epochs at the beginning that use every sample; at least one, as there are no scores yet. The
+            released ImageNet run of Swin-T uses 20.
+        score_momentum: Share of its old value that a score keeps when a sample is seen again, in [0, 1). 0, as in the
+            paper, uses the last loss. Higher values smooth scores that augmentation makes noisy.
+        percentiles: Bounds that replace the mean, ascending, in (0, 100]. Samples up to the first bound are pruned by
+            the first ``prune_ratio``, samples from there up to the second bound by the second. The released ImageNet
+            code uses ``[20, 85]`` with ``[0.75, 0.5]``. A score equal to a bound counts as below it, as there.
+            Percentiles are robust to outliers, the mean is not.
+        per_class: Compare a sample with the mean of its class instead of the mean of all. Classes that are learned
+            early are then not pruned more than others.
+        labels: Classes for ``per_class``: the name of an attribute or column of the data set, the number of the tensor
+            in a `TensorDataset`, or one class index per sample. None looks for ``labels``, ``targets`` or ``label``,
+            also in parts of a `Subset` or `ConcatDataset`.
+        seed: Seed of the draws and of the order. None takes the seed given to ``seed_everything``, or 0.
 
     Raises:
-        InputError: If an argument is out of its range, or the run is one that `DataSelection` cannot serve.
+        InputError: If an argument is out of range, or `DataSelection` does not support the run.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -140,19 +143,19 @@ class InfoBatch(DataSelection):
         self.needs_run_length = delta < 1
 
     def new_memory(self, size: int) -> dict[str, Tensor]:
-        """Scores; labels that are needed later are looked for now."""
+        """Return empty scores. If labels are needed, look for them now, so that an error comes early."""
         if self.per_class:
             self.labels()
         return super().new_memory(size)
 
     def labels(self) -> Tensor:
-        """Class of each training sample ``(N,)``."""
+        """Return the classes of the training samples ``(N,)``."""
         return labels_of(self._data.loader.dataset, self.label_source)
 
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """The samples of an epoch: all at the beginning and the end of the run, those of the rule between."""
+        """Choose all samples at the beginning and the end of the run, and prune in between."""
         self.threshold = None
-        # The last epochs t >= floor(delta * T), without the rounding of products such as 0.29 * 100.
+        # True for the epochs t >= floor(delta * T), without rounding errors as in 0.29 * 100.
         if epoch < self.warmup_epochs or self.progress(epoch) > self.delta:
             return torch.arange(len(scores)), None
         valid = _valid(scores)
@@ -170,7 +173,7 @@ class InfoBatch(DataSelection):
         )
 
     def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
-        """Take losses as scores, or blend them in."""
+        """Update the scores with an epoch's losses."""
         memory["scores"][indices] = running_mean(memory["scores"][indices], losses, self.score_momentum)
 
 
@@ -183,9 +186,9 @@ def _thin(
     *,
     closed: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Leave out a share of the samples between each bound and the one before, and weight up the others.
+    """Leave out a share of the samples between neighboring bounds, and give the remaining ones a higher weight.
 
-    A score equal to a bound lies below it if ``closed``.
+    With ``closed``, a score equal to a bound counts as below it.
     """
     present, left = np.ones(len(scores), dtype=bool), valid
     thinned = []
@@ -202,13 +205,13 @@ def _thin(
     group = np.zeros(len(indices), dtype=np.uint8)
     for number, (members, _) in enumerate(thinned, 1):
         group += members.take(indices) * np.uint8(number)
-    # Looking weights up by group is several times faster than assigning them where a mask is true.
+    # Looking weights up by group is several times faster than assigning them through a mask.
     table = np.array([1, *(weight for _, weight in thinned)], dtype=np.float32)
     return torch.from_numpy(indices), torch.from_numpy(table.take(group))
 
 
 def _valid(scores: Tensor, seen: Tensor | None = None) -> np.ndarray:
-    """Return a mask of the finite scores; it is computed only if their sum is not finite."""
+    """Mark the samples with a finite score. Elements are checked only if the sum of all scores is not finite."""
     values = scores.numpy()
     valid = np.ones(len(values), dtype=bool)
     if not np.isfinite(values.sum(dtype=np.float64)):
@@ -217,7 +220,7 @@ def _valid(scores: Tensor, seen: Tensor | None = None) -> np.ndarray:
 
 
 def _mean(scores: np.ndarray, valid: np.ndarray) -> np.generic:
-    """Mean of the valid scores, summed in double; rounding never lifts it above them, however many are equal."""
+    """Return the mean of the valid scores, summed in double. It is capped at their maximum, against rounding errors."""
     if not valid.all():
         scores = scores[valid]
     if not len(scores):
@@ -226,7 +229,7 @@ def _mean(scores: np.ndarray, valid: np.ndarray) -> np.generic:
 
 
 def _class_means(scores: np.ndarray, valid: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """For each sample the mean of the valid scores of its class."""
+    """Return for each sample the mean of the valid scores of its class."""
     counts = np.bincount(labels[valid], minlength=labels.max() + 1)
     sums = np.bincount(labels[valid], weights=scores[valid], minlength=labels.max() + 1)
     return (sums / np.maximum(counts, 1)).astype(scores.dtype)[labels]

@@ -1,4 +1,4 @@
-"""A second run on the samples that a first one found hardest."""
+"""Training on the samples that an earlier run found hardest."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from .engine.running_losses import highest
 
 
 class KeepHardest(DataSelection):
-    """Trains on the samples with the highest scores of an earlier run, by `EL2N` or `Forgetting`; static data pruning.
+    """Static data pruning: trains on the samples with the highest scores of an earlier run, by `EL2N` or `Forgetting`.
 
-    The same samples in every epoch, exactly ``round((1 - prune_ratio) N)``; which of equal scores is left to chance.
-    Samples without a score count as the highest. Needs no per-sample losses and works with any module. The earlier runs
-    cost what training on all samples costs: it pays where their scores serve many runs. Compare with `RandomSubset`.
+    Every epoch uses the same ``round((1 - prune_ratio) N)`` samples. Ties are broken at random. Samples without a score
+    count as the highest. The rule needs no per-sample losses and works with any module.
+
+    An earlier run costs as much as training on all samples, so the method saves time only if its scores serve many
+    runs. Compare with `RandomSubset`.
 
     Args:
-        scores: File of scores, or several of one kind, which are averaged; the paper of EL2N averages about 10. A
-            sample without a score in one file goes by the others; infinite in one is infinite.
-        prune_ratio: Share of all samples left out, in [0, 1). At least one stays.
-        seed: Seed of the choice between equal scores and of the order; None takes the one given to
+        scores: File of scores, or several of one kind, which are averaged; the EL2N paper averages about 10. If a file
+            has no score for a sample, the mean of the other files is used. If a score is infinite in one file, the mean
+            is infinite.
+        prune_ratio: Share of all samples left out, in [0, 1). At least one sample stays.
+        seed: Seed of the choice between equal scores and of the order. None takes the seed given to
             ``seed_everything``, or 0.
 
     Raises:
-        InputError: If ``prune_ratio`` is outside [0, 1), a file cannot be read, holds no scores or is of another
-            training set, files are of different kinds, or the run is one that `DataSelection` cannot serve.
+        InputError: If ``prune_ratio`` is outside [0, 1), or `DataSelection` does not support the run. Also if a file
+            cannot be read, has no scores or belongs to another training set, or the files are of different kinds.
     """
 
     needs_losses = False
@@ -45,15 +48,15 @@ class KeepHardest(DataSelection):
         self.prune_ratio = prune_ratio
 
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """The same samples for every epoch."""
+        """Choose the same samples for every epoch."""
         keep = max(1, round((1 - self.prune_ratio) * len(scores)))
         return highest(scores, keep, self.generator(0)).nonzero().flatten(), None
 
     def new_memory(self, size: int) -> dict[str, Tensor]:
-        """The mean of the files."""
+        """Return the mean of the files' scores."""
         try:
             labels = self.labels()
-        except (InputError, RuntimeError, TypeError, ValueError):  # none, or such as are no classes
+        except (InputError, RuntimeError, TypeError, ValueError):  # no labels, or labels that are not class indices
             labels = None
         found, kinds = [], {}
         for path in self.files:

@@ -1,4 +1,4 @@
-"""A fresh random part of the samples each epoch: what every way of choosing them must beat."""
+"""A new random subset of the samples each epoch: the baseline of all selection rules."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .engine.data_selection import DataSelection
 
 
 class RandomSubset(DataSelection):
-    """Trains each epoch on samples drawn uniformly anew, like RS2 (https://arxiv.org/abs/2305.18424).
+    """Trains each epoch on a new uniform draw of the samples, like RS2 (https://arxiv.org/abs/2305.18424).
 
-    Without ``rescale`` it needs no per-sample losses and works with any module. Schedules run over the shortened
-    epochs, as in the paper. Within an epoch no sample is repeated.
+    Without ``rescale`` it needs no per-sample losses and works with any module. Learning-rate schedules run over the
+    shortened epochs, as in the paper. Within an epoch no sample is repeated.
 
     Args:
-        prune_ratio: Share of all samples left out of each epoch, in [0, 1). At least one stays.
-        rescale: Weight the samples that stay by N / K, so that the sum of an epoch's gradients is unbiased; off in
-            RS2, and what remains of InfoBatch without its scores when on.
-        seed: Seed of what is drawn and of the order; None takes the one given to ``seed_everything``, or 0.
+        prune_ratio: Share of all samples left out per epoch, in [0, 1). At least one sample stays.
+        rescale: Weight the K chosen samples by N / K, so that the sum of an epoch's gradients is unbiased. Off in RS2;
+            when on, the rule is InfoBatch without scores.
+        seed: Seed of the draws and of the order. None takes the seed given to ``seed_everything``, or 0.
 
     Raises:
-        InputError: If ``prune_ratio`` is outside [0, 1), or the run is one that `DataSelection` cannot serve.
+        InputError: If ``prune_ratio`` is outside [0, 1), or `DataSelection` does not support the run.
     """
 
     def __init__(self, prune_ratio: float = 0.3, *, rescale: bool = False, seed: int | None = None) -> None:
@@ -34,7 +34,7 @@ class RandomSubset(DataSelection):
         self.needs_losses = rescale
 
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """A uniform draw."""
+        """Draw samples uniformly."""
         size = len(scores)
         keep = max(1, round((1 - self.prune_ratio) * size))
         indices = uniform_subset(size, keep, self.generator(epoch)).nonzero().flatten()

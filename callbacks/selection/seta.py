@@ -1,4 +1,4 @@
-"""SeTa: a window over groups of samples that slides from easy to hard, again and again."""
+"""SeTa: a window over groups of samples that slides repeatedly from easy to hard."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from .engine.data_selection import DataSelection
 class SeTa(DataSelection):
     """Trains on a window of the losses that slides from easy to hard: SeTa (CVPR 2025, https://arxiv.org/abs/2503.13385).
 
-    Each epoch ``round((1 - prune_ratio) N)`` samples are drawn uniformly. k-means splits their last losses into
-    ``num_groups`` groups, and a window of ``round(num_groups * window_scale)`` neighbouring ones stays: with G groups
-    and a window of W, epoch t has those from number ``t mod (G - W + 1)`` on, counted from the easiest. The first
-    epoch and the last ones have the whole draw. Nothing is weighted up.
+    In each epoch, ``round((1 - prune_ratio) N)`` samples are drawn uniformly. k-means splits their last losses into G =
+    ``num_groups`` groups, ordered from easy to hard. A window of W = ``round(num_groups * window_scale)`` neighboring
+    groups is used; in epoch t it starts at group ``t mod (G - W + 1)``. The first and the last epochs use the whole
+    draw. Losses are not weighted.
 
-    A drawn sample without a score always stays. Where the drawn samples have fewer than ``num_groups`` different
-    scores, each is a group; so all stay if their scores are equal. Groups are not equally large: the easy ones hold
-    most samples, so epochs differ much in length.
+    A drawn sample without a score always stays. If the drawn samples have at most ``num_groups`` different scores, each
+    score is a group; if all scores are equal, all samples stay. Easy groups hold most samples, so the length of the
+    epochs varies much.
 
-    Differences from the released code: its k-means is scikit-learn's, with a random start, and ours draws nothing (see
-    :func:`kmeans_bounds`); samples without a score have the score 3 there, and equal scores are cut into groups
-    of equal size. The defaults are its settings for CIFAR; for ImageNet it has ``prune_ratio=0, window_scale=0.6``.
+    Differences from the released code: its k-means is scikit-learn's, with a random start, and ours is deterministic
+    (see :func:`kmeans_bounds`). There, samples without a score have the score 3, and equal scores are cut into groups
+    of equal size. The defaults are its settings for CIFAR; for ImageNet it uses ``prune_ratio=0, window_scale=0.6``.
 
     Args:
-        prune_ratio: Share of all samples left out of each epoch by chance, in [0, 1). r in the paper.
-        num_groups: Number of groups that the scores are split into, at least 1.
-        window_scale: Share of the groups that stay, in (0, 1], rounded to whole groups, a half to the even number: 4
-            of 5 by default. s in the paper.
-        delta: Share of the run after which no group is left out, in [0, 1]; 1 leaves out to the end. Default of the
-            released code.
-        seed: Seed of what is drawn and of the order; None takes the one given to ``seed_everything``, or 0.
+        prune_ratio: Share of all samples left out per epoch at random, in [0, 1). The paper calls it r.
+        num_groups: Number of groups of scores, at least 1.
+        window_scale: Share of the groups in the window, in (0, 1]. The number of groups is rounded, halves to even: 4
+            of 5 by default. The paper calls it s.
+        delta: Share of the run after which no group is left out, in [0, 1]; with 1 groups are left out to the end. The
+            default is from the released code.
+        seed: Seed of the draws and of the order. None takes the seed given to ``seed_everything``, or 0.
 
     Raises:
-        InputError: If an argument is out of its range, or the run is one that `DataSelection` cannot serve.
+        InputError: If an argument is out of range, or `DataSelection` does not support the run.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -73,19 +73,19 @@ class SeTa(DataSelection):
         self.needs_run_length = delta < 1
 
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """A uniform draw; of that the groups in the window, but for the beginning and the end of the run."""
+        """Draw samples uniformly; between the first and the last epochs keep only the groups in the window."""
         size = len(scores)
         keep = max(1, round((1 - self.prune_ratio) * size))
         chosen = uniform_subset(size, keep, self.generator(epoch)).numpy()
         if epoch and self.progress(epoch) <= self.delta:
             values = scores.numpy()
             easiest, hardest = self._window(values[chosen & np.isfinite(values)], epoch)
-            # No comparison is true of a sample without a score.
+            # Both comparisons are false for a sample without a score (NaN), so it stays.
             chosen &= ~((values < easiest) | (values >= hardest))
         return torch.from_numpy(np.flatnonzero(chosen)), None
 
     def _window(self, values: np.ndarray, epoch: int) -> tuple[float, float]:
-        """The lowest score of the window, and the lowest beyond it."""
+        """Return the lowest score of the window, and the lowest score above it."""
         bounds = [-np.inf, *kmeans_bounds(values, self.num_groups), np.inf]
         groups = len(bounds) - 1
         window = max(1, round(groups * self.window_scale))
@@ -94,21 +94,24 @@ class SeTa(DataSelection):
 
 
 def kmeans_bounds(values: np.ndarray, groups: int) -> np.ndarray:
-    """Split numbers into groups of near ones by k-means (Lloyd's algorithm), the same at each call.
+    """Split numbers into groups by one-dimensional k-means (Lloyd's algorithm), deterministically.
 
-    Groups of numbers are intervals, so a round needs no pass over the numbers: their bounds are found by bisection,
-    and means come from cumulative sums. The start is the best split there is at 256 quantiles and 256 evenly spaced
-    places, as from the G-quantiles alone a heavy tail gave up to three times the variance within groups that
-    scikit-learn's k-means gives. A number halfway between two means belongs to the upper one. No group is empty; where
-    there are not more different numbers than groups, each is one.
+    Groups of sorted numbers are intervals. A round therefore finds the bounds by bisection and the means from
+    cumulative sums, without a pass over the numbers.
+
+    The start is the best split among 256 quantiles and 256 evenly spaced values. Starting from the G-quantiles alone
+    gave, for heavy tails, up to three times the within-group variance of scikit-learn's k-means.
+
+    A number halfway between two means belongs to the upper group. No group is empty. If there are at most ``groups``
+    different numbers, each is a group.
 
     Args:
         values: Finite numbers ``(N,)``.
         groups: Number of groups.
 
     Returns:
-        Lowest number of each group but the lowest, rising; fewer than ``groups - 1`` if there are too few different
-        numbers.
+        Lowest number of every group except the lowest group, ascending; fewer than ``groups - 1`` if there are too few
+        different numbers.
     """
     distinct, counts = np.unique(values, return_counts=True)
     size = len(distinct)
@@ -116,10 +119,10 @@ def kmeans_bounds(values: np.ndarray, groups: int) -> np.ndarray:
         return distinct[1:groups]
     numbers = distinct.astype(np.float64)
     numbers -= numbers.mean()
-    # Number, sum and sum of squares of what lies before each place.
+    # Count, sum and sum of squares of the numbers before each place.
     sums = np.stack([np.concatenate([[0], np.cumsum(counts * numbers**power)]) for power in range(3)])
     starts = _best_start(numbers, sums, groups)
-    # Each group begins at least one number after the one before it, and leaves one for each behind it.
+    # Each group begins at least one number after the group before it, and leaves one number for each later group.
     place = np.arange(1, groups)
     for _ in range(_MOST_ROUNDS):
         count, total, _ = np.diff(sums[:, np.concatenate([[0], starts, [size]])])
@@ -133,11 +136,11 @@ def kmeans_bounds(values: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _best_start(numbers: np.ndarray, sums: np.ndarray, groups: int) -> np.ndarray:
-    """The bounds with the least variance within groups among some hundred, by dynamic programming."""
+    """Return the bounds with the least within-group variance among some hundred places, by dynamic programming."""
     cells = max(_CELLS, groups)
     even = np.searchsorted(numbers, np.linspace(numbers[0], numbers[-1], cells))
     places = np.unique(np.concatenate([np.linspace(0, len(numbers), cells + 1).astype(np.int64), even]))
-    # What a group from place i to place j costs: its squared distances from its mean.
+    # Cost of a group from place i to place j: the sum of squared distances from its mean.
     count, total, squares = (part[None, :] - part[:, None] for part in sums[:, places])
     cost = np.where(count > 0, squares - total**2 / np.where(count > 0, count, 1), np.inf)
     least, steps = cost[0], []

@@ -1,4 +1,4 @@
-"""UCB: keep the samples with a high or an unsteady loss."""
+"""UCB: keep the samples with a high or fluctuating loss."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from .engine.running_losses import RunningLossSelection, highest, running_mean
 
 
 class UCB(RunningLossSelection):
-    """Trains on the samples whose loss is high or unsteady (Raju et al. 2021, https://arxiv.org/abs/2111.12621).
+    """Trains on the samples with a high or fluctuating loss (Raju et al. 2021, https://arxiv.org/abs/2111.12621).
 
-    A sample's score is the upper confidence bound ``m + confidence * v``, where ``m`` is the running mean of its loss
-    and ``v`` that of the squared deviation of a loss from the mean before it. Every ``every`` epochs the
-    ``round((1 - prune_ratio) N)`` highest scores are chosen for the epochs up to the next decision; which of equal
-    scores is left to chance. The first epoch uses every sample. Samples without a score count as the highest. Nothing
-    is weighted up, so training is biased towards hard samples: compare with `RandomSubset`.
+    A sample's score is the upper confidence bound ``m + confidence * v``. ``m`` is the running mean of its loss. ``v``
+    is the running mean of the squared difference between a loss and the mean before it.
 
-    The defaults are those of the implementation that InfoBatch's authors compare with on ImageNet; the constants of
-    the UCB paper itself are unverified. Differences from that implementation: a first loss deviates from nothing,
-    where theirs deviates from 0; and there is no chance in the order of equal scores there.
+    Every ``every`` epochs, the ``round((1 - prune_ratio) N)`` samples with the highest scores are chosen, and used
+    until the next decision. Ties are broken at random. The first epoch uses every sample. Samples without a score count
+    as the highest. Losses are not weighted, so training is biased towards hard samples: compare with `RandomSubset`.
+
+    The defaults are from the implementation that InfoBatch's authors compare with on ImageNet. The constants of the UCB
+    paper itself are unverified. Two details differ from that implementation: a first loss has deviation 0 (theirs is
+    its square), and ties are broken at random (theirs are not).
 
     Args:
-        prune_ratio: Share of all samples left out of each epoch but the first, in [0, 1). At least one stays. 0.41 in
-            the InfoBatch authors' code.
-        confidence: How much an unsteady loss counts, at least 0; 0 keeps the highest running means. 1 in the
-            InfoBatch authors' code.
-        score_momentum: Share of their old values that running mean and deviation keep when a sample is seen again,
-            in [0, 1). 0.2 in the InfoBatch authors' code, whose new loss weighs 0.8.
-        every: Epochs between two decisions, the first for the second epoch. 10 in the InfoBatch authors' code, for 90
-            epochs.
-        seed: Seed of the choice between equal scores and of the order; None takes the one given to
+        prune_ratio: Share of all samples left out per epoch, except in the first, in [0, 1). At least one sample stays.
+            0.41 in the InfoBatch authors' code.
+        confidence: Weight of the deviation, at least 0; 0 keeps the highest running means. 1 in the InfoBatch authors'
+            code.
+        score_momentum: Share of the old value that running mean and deviation keep when a sample is seen again, in
+            [0, 1). The InfoBatch authors' code uses 0.2.
+        every: Epochs between two decisions. The first decision is for the second epoch. 10 in the InfoBatch authors'
+            code, for 90 epochs.
+        seed: Seed of the choice between equal scores and of the order. None takes the seed given to
             ``seed_everything``, or 0.
 
     Raises:
-        InputError: If an argument is out of its range, or the run is one that `DataSelection` cannot serve.
+        InputError: If an argument is out of range, or `DataSelection` does not support the run.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -56,11 +57,11 @@ class UCB(RunningLossSelection):
         self.confidence = confidence
 
     def choose(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
-        """Those with the highest scores."""
+        """Mark the samples with the highest scores."""
         return highest(scores, keep, generator)
 
     def new_memory(self, size: int) -> dict[str, Tensor]:
-        """The running means beside the scores made of them."""
+        """Return empty scores and the running means behind them."""
         known = super().new_memory(size)
         return {
             **known,
@@ -69,7 +70,7 @@ class UCB(RunningLossSelection):
         }
 
     def update(self, memory: dict[str, Tensor], indices: Tensor, losses: Tensor) -> None:
-        """Take losses into the running means."""
+        """Update the running means and the scores."""
         means, deviations = memory["means"][indices], memory["deviations"][indices]
         squared = (losses - means).nan_to_num(0).square()
         memory["means"][indices] = means = running_mean(means, losses, self.score_momentum)

@@ -1,4 +1,4 @@
-"""The number of samples in a batch of any type."""
+"""Size of a batch of any structure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.data import extract_batch_size
 
 
 def count_samples(batch: Any) -> int:
-    """Length of the first tensor in a batch, or 0 where there is none to be found."""
+    """Return the length of the first tensor in a batch, or 0 if it contains none."""
     try:
         return extract_batch_size(batch)
     except MisconfigurationException:

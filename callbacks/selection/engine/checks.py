@@ -1,4 +1,4 @@
-"""Checks of the arguments and the run of a selecting callback."""
+"""Checks of the arguments and the run for data selection."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from ....modules.sample_weighting import SampleWeighting
 
 
 def check_prune_ratio(prune_ratio: float) -> None:
-    """Refuse a share to leave out that is none, or all."""
+    """Refuse a share outside [0, 1)."""
     check(0 <= prune_ratio < 1, "prune_ratio", prune_ratio, "in [0, 1)")
 
 
 def check_delta(delta: float) -> None:
-    """Refuse a share of the run that is none."""
+    """Refuse a share of the run outside [0, 1]."""
     check(0 <= delta <= 1, "delta", delta, "in [0, 1]")
 
 
 def check_run(selection: Any, kind: type, trainer: Trainer, pl_module: LightningModule) -> None:
-    """Refuse a run that a callback cannot serve; its loader is looked at when it is there.
+    """Refuse a run that a selection callback does not support. The training loader is checked later, when it exists.
 
     Args:
         selection: The callback.
-        kind: The class of which a trainer can have but one.
+        kind: Class of all selection callbacks; a trainer may have only one of them.
         trainer: The trainer.
-        pl_module: The module that is to be trained.
+        pl_module: The module to train.
 
     Raises:
-        InputError: If another callback or the module itself selects too, the rule needs an end of the run and there is
-            none, or the module reads its batches itself, or optimizes by itself without `SampleWeighting`.
+        InputError: If another callback or the module selects samples too, or the rule needs a run of known length. Also
+            if the module reads its batches itself, or optimizes manually without `SampleWeighting`.
     """
     name, module_name = type(selection).__name__, type(pl_module).__name__
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def check_run(selection: Any, kind: type, trainer: Trainer, pl_module: Lightning
 
 
 def check_size(name: str, known: int, size: int) -> None:
-    """Refuse to go on with the scores of another number of training samples."""
+    """Refuse to resume with a different number of training samples."""
     if known != size:
         raise InputError(
             f"{name} has scores of {known} samples but there are {size} training samples now: resume with the data of"
@@ -63,12 +63,12 @@ def check_size(name: str, known: int, size: int) -> None:
 
 
 def check_resumed(name: str, was: list[int] | None, now: list[int]) -> None:
-    """Refuse to go on in the middle of an epoch that is another now.
+    """Refuse to resume within an epoch that has changed since the checkpoint.
 
     Args:
-        name: Of the callback.
-        was: Seed, samples selected and samples a step at the time of the checkpoint; None at the end of an epoch.
-        now: The same now.
+        name: Name of the callback.
+        was: Seed, number of selected samples and samples per step at the checkpoint; None at the end of an epoch.
+        now: The same values now.
     """
     if was is not None and was != now:
         raise InputError(
@@ -78,7 +78,7 @@ def check_resumed(name: str, was: list[int] | None, now: list[int]) -> None:
 
 
 def check_order(name: str, moved: str | None) -> None:
-    """Refuse batches whose rows are in an unknown order.
+    """Refuse batches with rows in an unknown order.
 
     Args:
         name: Name of the callback.

@@ -1,4 +1,4 @@
-"""The class of each sample of a data set."""
+"""Class labels of a data set."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ....modules.core.errors import InputError
 
 
 def labels_of(dataset: Any, source: str | int | Sequence[int] | None = None) -> Tensor:
-    """Return the class of each sample, without reading samples.
+    """Return the class of every sample, without reading samples.
 
-    Looks through `Subset` and `ConcatDataset`.
+    `Subset` and `ConcatDataset` are searched too.
 
     Args:
         dataset: A map-style data set.
-        source: Name of an attribute or of a column (Hugging Face), number of the tensor in a `TensorDataset`, or the
-            classes themselves ``(N,)``. None looks for ``labels``, ``targets``, ``label``, and in a `TensorDataset` for
-            the only tensor of class indices.
+        source: Name of an attribute or column (Hugging Face), number of the tensor in a `TensorDataset`, or the classes
+            themselves ``(N,)``. None looks for ``labels``, ``targets``, ``label``, and in a `TensorDataset` for the
+            only tensor of class indices.
 
     Returns:
         Class indices ``(N,)``.
@@ -50,7 +50,7 @@ def labels_of(dataset: Any, source: str | int | Sequence[int] | None = None) -> 
 
 
 def _candidates(dataset: Any, source: str | int | None) -> list[Any]:
-    """Values that may be class indices."""
+    """Return the values that may be class indices."""
     if isinstance(dataset, TensorDataset):
         if isinstance(source, int):
             return list(dataset.tensors[source : source + 1])

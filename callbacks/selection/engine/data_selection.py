@@ -1,4 +1,4 @@
-"""Selection of training samples, epoch by epoch, for anybody's LightningModule."""
+"""Selection of training samples, epoch by epoch, for any LightningModule."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ from .sampler import SelectedData, take_over
 
 
 class DataSelection(SelectionRule, Callback):
-    """Base of the callbacks that choose which samples an epoch trains on, and how much each weighs.
+    """Base class of callbacks that choose an epoch's samples and their weights.
 
-    A rule is a subclass with a :meth:`decide`. Everything else is here: the training loader's sampler is replaced,
-    per-sample losses become scores, and Lightning's validation, progress bar and step-wise schedules follow the
-    changed length of the epochs. Data set, collate function and batches stay as they are.
+    A rule is a subclass with a :meth:`decide`. Everything else is here: the training loader's sampler is replaced, and
+    per-sample losses become scores. Lightning's validation, progress bar and step-wise schedules follow the changed
+    length of the epochs. Data set, collate function and batches stay as they are.
 
-    What it needs:
+    Requirements:
 
-    - *one map-style training loader*, with batches by ``batch_size`` and an own sampler no other than random,
-      sequential or distributed;
-    - *per-sample losses*, if the rule weights samples or uses their losses: a module either mixes in
-      `SampleWeighting` and calls ``self.reduce(losses)``, as every recipe here does, or returns its losses of shape
-      ``(N,)`` from ``training_step`` (or a dict with them as ``"loss"``), and they are reduced for it.
+    - *One map-style training loader* that uses ``batch_size`` and the default random, sequential or distributed sampler
+      (no custom sampler or batch sampler).
+    - *Per-sample losses*, if the rule weights samples or uses their losses. A module may mix in `SampleWeighting` and
+      call ``self.reduce(losses)``, as every recipe here does. Or its ``training_step`` returns losses of shape
+      ``(N,)``, or a dict with them as ``"loss"``; this callback then reduces them.
 
-    Plans depend on (seed, epoch, scores) alone, so all processes agree and a run resumed anywhere is the same run. A
-    step reads nothing back from the device. With ``overfit_batches`` nothing is selected. In a batch mixed by Mixup or
-    CutMix a sample is credited with its shares of two images, and weights are mixed alike. Step-wise schedules are
-    stepped as if no sample were left out, except under manual optimization.
+    Plans depend only on (seed, epoch, scores). So all processes agree, and a resumed run is the same run. A step never
+    waits for the device. With ``overfit_batches`` nothing is selected. In a batch mixed by Mixup or CutMix, losses and
+    weights are shared between the two images in proportion to the mix. Step-wise schedules advance as if no sample were
+    left out, except under manual optimization.
 
     Logged once an epoch: ``selection/kept`` (share of all samples), ``selection/samples_saved`` since the start,
     ``selection/threshold`` if the rule has one, and a histogram of the scores to wandb and TensorBoard.
 
     Args:
-        seed: Seed of the selection and of the order; None takes the one given to ``seed_everything``, or 0.
+        seed: Seed of the selection and of the order. None takes the seed given to ``seed_everything``, or 0.
 
     Raises:
-        InputError: If the training loader, the module or the trainer is none that samples can be selected for.
+        InputError: If the training loader, the module or the trainer does not meet the requirements.
     """
 
     def __init__(self, *, seed: int | None = None) -> None:
@@ -85,35 +85,35 @@ class DataSelection(SelectionRule, Callback):
     # -- the rule ----------------------------------------------------------------------------------------------------
 
     def observe(self) -> Tensor | None:
-        """Return the values ``(N,)`` that :meth:`update` gets for a finished batch, on any device: its losses."""
+        """Return the last batch's values for :meth:`update`, ``(N,)`` on any device: by default its losses."""
         losses, self._weighting.sample_losses = self._weighting.sample_losses, None
         return losses
 
     def refuse_unobserved(self, pl_module: LightningModule) -> None:
-        """Raise an `InputError` if a batch without observed values cannot be right."""
+        """Raise an `InputError` if a batch must have observed values but has none."""
         raise InputError(
             f"{self._name} needs one loss per sample, but {type(pl_module).__name__} did not call"
             " self.reduce(losses) in its training step: call it with losses of shape (N,)"
         )
 
     def generator(self, epoch: int) -> torch.Generator:
-        """Random numbers for the decision of an epoch."""
+        """Return the random generator for the decision of an epoch."""
         return epoch_generator(self._data.sampler.seed, epoch, Stream.SELECTION)
 
     def progress(self, epoch: int) -> float:
-        """Share of the run that will be over after this epoch, if it has every sample."""
+        """Return the share of the run that will be over after this epoch, if it uses every sample."""
         steps = self._first_step(epoch), self._data.batches(self._data.size)
         return share_done(self._data.trainer, epoch, first_step=steps[0], batches=steps[1])
 
     def labels(self) -> Tensor:
-        """Class of each training sample ``(N,)``, or an `InputError` if the data set does not say."""
+        """Return the classes ``(N,)`` of the training samples; raise an `InputError` if there are none."""
         return labels_of(self._data.loader.dataset)
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
     @property
     def state_key(self) -> str:
-        """One key for the class, whatever its arguments."""
+        """Key of the state in a checkpoint: the name of the class, whatever its arguments."""
         return type(self).__qualname__
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -126,7 +126,7 @@ class DataSelection(SelectionRule, Callback):
         self._trainer = trainer
         ExactResume.attach(trainer)
         if trainer.current_epoch == 0:
-            # Not the second part of a run, but a run of its own.
+            # A new run, not the continuation of one.
             self.memory, self.samples_saved = {}, 0
         self._saved_before = self.samples_saved
         if isinstance(pl_module, SampleWeighting):
@@ -160,15 +160,15 @@ class DataSelection(SelectionRule, Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take note of the batch's losses."""
+        """Keep the batch's losses."""
         if self._follows and self._losses is not None:
             self._data.order.check_arrival(batch, "a later hook or the training step")
-        # Lightning gives no or empty outputs where the step returned None, to be left out.
+        # Lightning's outputs are None or empty if the step returned None to skip the batch.
         nothing = outputs is None or (isinstance(outputs, Mapping) and not outputs)
         self._close_batch(pl_module, skipped=nothing and pl_module.automatic_optimization)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Turn the epoch's losses into scores and log what was saved."""
+        """Turn the epoch's losses into scores and log the savings."""
         if self._taken is None:
             return
         self._flush()
@@ -178,15 +178,15 @@ class DataSelection(SelectionRule, Callback):
             log_histogram(trainer.loggers, "selection/scores", scores[scores.isfinite()], trainer.global_step)
 
     def _figures(self) -> dict[str, float]:
-        """Return the figures to log at the end of an epoch."""
+        """Return the values to log for an epoch that ends."""
         if self._plan is None or self._plan.epoch != self._data.trainer.current_epoch:
-            # Only the end of the epoch was left in a resumed run.
+            # The run was resumed at the very end of the epoch.
             return self._restored["figures"] if self._restored is not None else {}
         values = {"kept": self._plan.kept / len(self.memory["scores"]), "samples_saved": float(self.samples_saved)}
         return values if self.threshold is None else {**values, "threshold": self.threshold}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module and the trainer as they were."""
+        """Restore the module and the trainer."""
         if stage == "fit":
             ended = self.state_dict()
             self._leave(pl_module)
@@ -194,19 +194,19 @@ class DataSelection(SelectionRule, Callback):
             self._ended = ended
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module and the trainer as they were; a checkpoint may be written after this."""
+        """Restore the module and the trainer. A checkpoint may be written after this."""
         self._close_done_batch()
         self._leave(pl_module)
 
     def run_figures(self, *, seconds_per_sample: float) -> dict[str, Any]:
-        """Return the figures that `RunSummary` writes about the run."""
+        """Return the savings for `RunSummary`."""
         saved = self.samples_saved - self._saved_before
         return {"forward passes saved": saved, "seconds saved by that": round(saved * seconds_per_sample, 3)}
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Scores, and where in which epoch the run is. With several processes all of them must call this."""
+        """Return the scores and the position in the run. With several processes, all of them must call this."""
         if self._trainer is None or not self.memory:
             return self._ended
         self._close_done_batch()
@@ -231,7 +231,7 @@ class DataSelection(SelectionRule, Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         if state_dict:
             self._restored = dict(state_dict)
             self.memory = {name: values.cpu().clone() for name, values in state_dict["memory"].items()}
@@ -265,7 +265,7 @@ class DataSelection(SelectionRule, Callback):
             resume = (self._restored["epoch"], self._restored["read"] * data.batch_size)
         elif hasattr(loader.sampler, "resume"):
             resume = loader.sampler.resume
-        # A loader that is made anew during the run begins with the epoch in progress: workers read before it begins.
+        # A loader that is rebuilt during the run starts in the current epoch, as workers read before the epoch begins.
         data.sampler.resume_at(*max(resume, (self._trainer.current_epoch, 0)))
         if self._restored is not None and (reads := self._restored.pop("reads", None)) is not None:
             check_resumed(self._name, reads, self._reads())
@@ -273,7 +273,7 @@ class DataSelection(SelectionRule, Callback):
         return data.loader
 
     def _reads(self) -> list[int]:
-        """Return the settings that must not change within an epoch, also over a resume."""
+        """Return the values that must be the same before and after a checkpoint within an epoch."""
         sampler = self._data.sampler
         return [sampler.seed, self._current_plan().kept, self._data.batch_size * sampler.num_replicas]
 
@@ -294,7 +294,7 @@ class DataSelection(SelectionRule, Callback):
         return epoch_plan(indices, weights, sampler, epoch=epoch, first_step=first_step, weighted=self.needs_losses)
 
     def _first_step(self, epoch: int) -> int:
-        """Optimizer steps done before an epoch that begins, or that is resumed."""
+        """Return the optimizer steps before an epoch that begins or is resumed."""
         if self._restored is not None and self._restored["epoch"] == epoch:
             return self._restored["first_step"]
         return self._data.trainer.global_step
@@ -302,17 +302,17 @@ class DataSelection(SelectionRule, Callback):
     # -- epochs and batches ------------------------------------------------------------------------------------------
 
     def _begin_epoch(self) -> None:
-        """Lightning begins an epoch; called by the sampler."""
+        """Set the length of an epoch that Lightning begins; called by the sampler."""
         trainer = self._data.trainer
         loop = trainer.fit_loop
-        # A run resumed from the end of an epoch compares the batches it has done with the length of that epoch.
+        # After resuming at the end of an epoch, Lightning compares its finished batches with the length of that epoch.
         progress: Any = loop.epoch_loop.batch_progress
         ended = progress.is_last_batch if self._restored is None else not self._restored["batches"]
         done = progress.current.processed if loop.restarting and ended else 0
         set_epoch_length(trainer, done or self._data.batches(self._current_plan().kept))
 
     def _begin_reading(self) -> None:
-        """The training loop fetches a batch; before the first one it must know the length of the epoch."""
+        """Set the length of the epoch before the training loop fetches its first batch."""
         if self._taken is None or not self._data.sampler.begun or not has_begun_reading(self._data.trainer):
             return
         plan = self._current_plan()
@@ -320,21 +320,21 @@ class DataSelection(SelectionRule, Callback):
             set_epoch_length(self._data.trainer, self._data.batches(plan.kept))
 
     def _prepare(self, device: torch.device, batch_idx: int) -> None:
-        """Make room for an epoch's losses, and bring its weights to the device."""
+        """Allocate memory for an epoch's losses, and move its weights to the device."""
         plan, restored = self._current_plan(), None
         if self._restored is not None and self._restored["epoch"] == plan.epoch:
             restored = self._restored["losses"]
         self._losses = EpochLosses(plan, self._data, device, batch_idx=batch_idx, restored=restored, name=self._name)
 
     def _close_done_batch(self) -> None:
-        """Close a batch that Lightning counts as done, for a callback that comes before this one and saves."""
+        """Close a batch that Lightning counts as done, if an earlier callback saves a checkpoint before our hook."""
         if self._open_batch is not None and self._trainer is not None:
             epoch, batches = ExactResume.attach(self._trainer).position
             if batches > self._open_batch or epoch > self._current_plan().epoch:
                 self._close_batch(self._trainer.lightning_module, skipped=True)
 
     def _close_batch(self, pl_module: LightningModule, *, skipped: bool) -> None:
-        """Keep the losses of the batch that is over and let schedules catch up, once."""
+        """Keep the losses of the finished batch and let schedules catch up, once per batch."""
         if self._open_batch is None or self._losses is None:
             return
         batch_idx, self._open_batch = self._open_batch, None
@@ -353,7 +353,7 @@ class DataSelection(SelectionRule, Callback):
         catch_up_schedules(data.trainer, pl_module, batch=batch_idx + 1, batches=batches, full=full)
 
     def _flush(self) -> None:
-        """Turn the losses of the epoch that is over into scores."""
+        """Turn the losses of the finished epoch into scores."""
         plan = self._plan
         if self._losses is None or plan is None:
             return
@@ -373,11 +373,11 @@ class DataSelection(SelectionRule, Callback):
 
     @property
     def _follows(self) -> bool:
-        """Return whether values are kept per sample, so that each row of a batch must be matched to its sample."""
+        """True if values are kept per sample; each row of a batch must then be matched to its sample."""
         return self.needs_losses or type(self).observe is not DataSelection.observe
 
     def _leave(self, pl_module: LightningModule) -> None:
-        """Leave trainer and module as they were."""
+        """Restore trainer and module."""
         restore_training_step(pl_module)
         if self._trainer is not None:
             restore_training_loader(self._trainer)
@@ -385,7 +385,7 @@ class DataSelection(SelectionRule, Callback):
         self._weighting.sample_losses = None
 
     def _forget(self) -> None:
-        """Let go of everything that belongs to one run."""
+        """Drop everything that belongs to one run."""
         self._trainer = self._taken = self._plan = self._restored = None
         self._losses = self._open_batch = None
         self._weighting, self._ended = SampleWeighting(), {}

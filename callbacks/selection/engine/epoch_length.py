@@ -1,4 +1,4 @@
-"""Keeps Lightning's counts right when epochs differ in length."""
+"""Corrections of Lightning's counts for epochs of different length."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def share_done(trainer: Trainer, epoch: int, *, first_step: int, batches: int) -
 
 
 def catch_up_schedules(trainer: Trainer, pl_module: LightningModule, *, batch: int, batches: int, full: int) -> None:
-    """Step schedules that count optimizer steps as often as in an epoch with every sample, spread over this one.
+    """Advance step-wise schedules as often as in an epoch with every sample, spread evenly over the shorter epoch.
 
-    Schedules are made for the steps of a run with all samples (`Trainer.estimated_stepping_batches`). In a shorter
-    run they would stop early, so the steps that are saved are added where they fall: the rate depends on the share of
-    the epoch that is done, as in the paper's own code.
+    Schedules are made for the steps of a run with all samples (`Trainer.estimated_stepping_batches`). In a shorter run
+    they would stop early, so the missing scheduler steps are added evenly. The rate then depends on the finished share
+    of the epoch, as in the InfoBatch authors' code.
 
     Args:
         trainer: The trainer, after the batch.
         pl_module: Its ``lr_scheduler_step`` is used.
-        batch: Batches done in this epoch, from 1.
+        batch: Finished batches in this epoch, from 1.
         batches: Batches in this epoch.
         full: Batches in an epoch with every sample.
     """
@@ -46,20 +46,20 @@ def catch_up_schedules(trainer: Trainer, pl_module: LightningModule, *, batch: i
     if batch % every and batch != batches:
         return
     if 0 < trainer.max_steps < math.ceil(full / every) * max(trainer.max_epochs or 0, 0) or trainer.max_epochs == -1:
-        return  # the number of optimizer steps ends the run, so schedules are as long as that
+        return  # max_steps ends the run, so schedules are made for that many steps
     for config in trainer.lr_scheduler_configs:
         if config.interval != "step" or config.reduce_on_plateau:
             continue
 
         def steps(done: int, of: int, frequency: int = config.frequency) -> int:
-            """Scheduler steps in the first batches of an epoch."""
+            """Return the number of scheduler steps in the first ``done`` of ``of`` batches of an epoch."""
             ends_short = done == of and bool(done % every) and not done % frequency
             return done // math.lcm(every, frequency) + ends_short
 
         total, here, done = steps(full, full), steps(batches, batches), steps(batch, batches)
         missing = 0
         if not here:
-            # The epoch is too short for Lightning to step at all.
+            # The epoch is too short for Lightning to step the schedule at all.
             missing = total if batch == batches else 0
         elif batch % config.frequency == 0:
             missing = done * total // here - (done - 1) * total // here - 1
@@ -68,7 +68,7 @@ def catch_up_schedules(trainer: Trainer, pl_module: LightningModule, *, batch: i
 
 
 def warn_of_own_schedules(trainer: Trainer, pl_module: LightningModule, name: str) -> None:
-    """Warn where schedules made for all samples may not reach their end.
+    """Warn of schedules that may not reach their end because epochs are shorter.
 
     Args:
         trainer: The trainer.
@@ -87,5 +87,5 @@ def warn_of_own_schedules(trainer: Trainer, pl_module: LightningModule, name: st
 
 
 def hide_resumable_warning() -> None:
-    """Hide Lightning's line that the loader cannot go on in the middle of an epoch: this one can."""
+    """Hide Lightning's warning that the loader cannot resume within an epoch, as this loader can."""
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")

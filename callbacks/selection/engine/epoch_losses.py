@@ -1,4 +1,4 @@
-"""The losses and weights of one epoch on the device."""
+"""Losses and weights of one epoch on the device."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .sampler import SelectedData
 
 
 class EpochLosses:
-    """Losses and weights of this process's samples of an epoch, in the order in which they are read.
+    """Losses and weights of this process's samples of an epoch, in reading order.
 
     Args:
         plan: Samples of the epoch.
         data: Training data.
         device: Device of the losses and weights.
-        batch_idx: Lightning's number of the next batch. It is not the place in the epoch where a run goes on from a
-            checkpoint without this callback: Lightning counts on, and the sampler begins anew.
+        batch_idx: Lightning's number of the next batch. It differs from the place in the epoch if the checkpoint was
+            written without this callback: Lightning continues to count, and the sampler starts the epoch again.
         restored: Losses of all processes before a checkpoint in this epoch ``(P,)``; None if there are none.
         name: Name of the callback, for messages.
 
@@ -49,7 +49,7 @@ class EpochLosses:
         self.first = batch_idx - (samples // data.batch_size if epoch == plan.epoch else 0)
 
     def describe(self, batch_idx: int, weighting: SampleWeighting, *, weighted: bool) -> None:
-        """Tell the module the weights and indices of a batch, row by row."""
+        """Give the module the weights and sample indices of a batch, row by row."""
         part, places = self._part(batch_idx), self._places()
         indices = self._indices[part]
         weights = self._weights[part] if weighted and self._weights is not None else None
@@ -63,7 +63,7 @@ class EpochLosses:
         Args:
             batch_idx: Lightning's number of the batch.
             values: One value per row ``(N,)``.
-            indices: Data set index of each row ``(N,)``, if the module gives it.
+            indices: Data set indices of the rows ``(N,)``, if the module sets them.
 
         Raises:
             InputError: If there is not one value per row.
@@ -87,7 +87,7 @@ class EpochLosses:
             room[places] = values.to(room.device, room.dtype)
 
     def merged(self) -> Tensor:
-        """Losses of all processes in the order of the plan; NaN where there is none."""
+        """Return the losses of all processes in the order of the plan; NaN for a sample without a loss."""
         self._refuse_foreign()
         losses = self._losses
         if self._data.sampler.num_replicas > 1:

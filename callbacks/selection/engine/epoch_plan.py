@@ -1,4 +1,4 @@
-"""The plan of an epoch: its samples, their weights and the share of each process."""
+"""Reading order and weights of an epoch's samples."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .sampler import SelectionSampler
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The selected samples of an epoch.
+    """Selected samples of an epoch.
 
     Attributes:
         epoch: The epoch.
-        first_step: Optimizer steps done before it.
-        kept: Number of samples selected, for all processes together.
-        order: Their indices in the order they are read, shape ``(P,)``: each process reads every W-th. Some are
-            repeated at the end where the number of processes, or a batch, has to be filled.
-        weights: Their weights ``(P,)``, 0 for repeats; None if all are 1.
+        first_step: Optimizer steps done before the epoch.
+        kept: Number of selected samples, over all processes.
+        order: Indices of the samples in reading order, shape ``(P,)``: each of W processes reads every W-th. Samples
+            are repeated at the end if the number of processes or the batch size requires it.
+        weights: Weights of the samples ``(P,)``, 0 for repeats; None if all are 1.
     """
 
     epoch: int
@@ -40,19 +40,19 @@ def epoch_plan(
     first_step: int,
     weighted: bool,
 ) -> EpochPlan:
-    """Put selected samples into the order in which they are read.
+    """Arrange selected samples in reading order.
 
     Args:
         indices: Selected samples ``(K,)``.
         weights: Their weights ``(K,)``; None if all are 1.
-        sampler: Of the epoch.
+        sampler: Sampler of the epoch.
         epoch: The epoch.
-        first_step: Optimizer steps done before it.
-        weighted: Whether repeats can be given the weight 0.
+        first_step: Optimizer steps done before the epoch.
+        weighted: Whether repeats can have weight 0.
     """
     kept = len(indices)
     if sampler.shuffle:
-        # What an `EpochSampler` reads if all are selected.
+        # The order of an `EpochSampler` if all samples are selected.
         order = torch.randperm(kept, generator=epoch_generator(sampler.seed, epoch))
         indices, weights = _take(indices, order), None if weights is None else _take(weights, order)
     total = sampler.share_size(kept) * sampler.num_replicas
@@ -65,5 +65,5 @@ def epoch_plan(
 
 
 def _take(values: Tensor, order: Tensor) -> Tensor:
-    """``values[order]``, which numpy does several times faster."""
+    """Return ``values[order]``, several times faster through numpy."""
     return torch.from_numpy(values.numpy().take(order.numpy()))

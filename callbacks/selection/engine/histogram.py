@@ -1,4 +1,4 @@
-"""Histograms, to the loggers that take them."""
+"""Histograms for wandb and TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BINS = 64
 
 
 def log_histogram(loggers: Iterable[Logger], name: str, values: Tensor, step: int) -> None:
-    """Log the distribution of values ``(N,)``, finite and on the CPU, to wandb and TensorBoard."""
+    """Log the distribution of finite CPU values ``(N,)`` to wandb and TensorBoard; other loggers are skipped."""
     takers = [logger for logger in loggers if isinstance(logger, (WandbLogger, TensorBoardLogger))]
     if not takers or not len(values):
         return

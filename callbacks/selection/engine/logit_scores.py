@@ -20,18 +20,18 @@ from .data_selection import DataSelection
 
 
 class LogitScores(DataSelection):
-    """Trains on all samples and writes a score of each to a file at the end, for `KeepHardest` in a second run.
+    """Trains on all samples and writes a score per sample to a file at the end, for `KeepHardest` in a second run.
 
-    Logits are those of the training step: the output ``(N, C)`` of the module's own forward, so ``training_step`` must
+    The logits are the output ``(N, C)`` of the module's own forward in the training step, so ``training_step`` must
     call ``self(inputs)``. A batch must be a pair of inputs and class indices ``(N,)``.
 
-    The file is written once, at the end of a run that was not broken off and has scored any sample. A run refuses to
-    begin where a file is already, and leaves one that another run wrote meanwhile, by adding a number to its own. A
-    resumed run takes a file that is there for its own and replaces it.
+    The file is written once, at the end of a complete run that has scored any sample. A new run refuses to start if the
+    file exists. If another run writes the file meanwhile, this run adds a number to its file name. A resumed run
+    replaces an existing file, as it may be its own.
 
     Args:
-        path: File to write; None is ``scores.safetensors`` in the run's folder (``trainer.default_root_dir``).
-        seed: Seed of the order; None takes the one given to ``seed_everything``, or 0.
+        path: File to write. None writes ``scores.safetensors`` in the run's folder (``trainer.default_root_dir``).
+        seed: Seed of the order. None takes the seed given to ``seed_everything``, or 0.
     """
 
     needs_losses = False
@@ -48,18 +48,18 @@ class LogitScores(DataSelection):
 
     @abstractmethod
     def measure(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the value to keep for each sample of a batch, shape ``(N,)``."""
+        """Return a value per sample ``(N,)`` from logits ``(N, C)`` and class indices ``(N,)``."""
 
     def measures(self, epoch: int) -> bool:
-        """Return whether an epoch counts."""
+        """Return whether the epoch is scored."""
         return True
 
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """All samples."""
+        """Choose all samples."""
         return torch.arange(len(scores)), None
 
     def observe(self) -> Tensor | None:
-        """The measured values of the batch."""
+        """Return the measured values of the batch."""
         logits, labels = self._logits, self._labels
         self._logits = self._labels = None
         self._unobserved = logits is None or labels is None
@@ -73,7 +73,7 @@ class LogitScores(DataSelection):
         return self.measure(logits, labels.long()) if self.measures(self._current_plan().epoch) else None
 
     def refuse_unobserved(self, pl_module: LightningModule) -> None:
-        """Refuse a step without logits, also in an epoch that does not count, so that no run fails late."""
+        """Refuse a step without logits, also in an epoch that is not scored, so that the error comes early."""
         if self._unobserved:
             raise InputError(
                 f"{self._name} reads the logits (N, C) that the module's forward returns, but training_step got none by"
@@ -81,20 +81,20 @@ class LogitScores(DataSelection):
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Read along what the module's forward returns."""
+        """Hook into the module's forward."""
         if stage != "fit":
             return
         self._unhook()
         super().setup(trainer, pl_module, stage)
         if trainer.current_epoch == 0:
-            # Not the second part of a run, but a run of its own.
+            # A new run, not the continuation of one.
             self._written = None
         if getattr(pl_module, "mixing", None) is not None:
             raise InputError(f"{self._name} scores single images: turn mixup and cutmix off in this run")
         self._hook = pl_module.register_forward_hook(self._keep)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See to it that the file can be written and that none of another run is lost."""
+        """Check that the file can be written and does not belong to another run."""
         super().on_train_start(trainer, pl_module)
         if not self._writes(trainer):
             return
@@ -111,7 +111,7 @@ class LogitScores(DataSelection):
             ) from error
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Take note of the labels."""
+        """Keep the labels."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._taken is None:
             return
@@ -138,24 +138,25 @@ class LogitScores(DataSelection):
                 rank_zero_warn(f"{taken} was written by another run meanwhile: {self._name} wrote {path}")
             try:
                 labels = self.labels()
-            except (InputError, RuntimeError, TypeError, ValueError):  # none, or such as are no classes
+            except (InputError, RuntimeError, TypeError, ValueError):  # no labels, or labels that are not class indices
                 labels = None
             save_scores(path, scores, kind=self._name, labels=labels)
         self._written = path
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module and the trainer as they were."""
+        """Restore the module and the trainer."""
         self._unhook()
         self._logits = self._labels = None
         super().teardown(trainer, pl_module, stage)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module and the trainer as they were."""
+        """Restore the module and the trainer."""
         self._unhook()
         super().on_exception(trainer, pl_module, exception)
 
     def _keep(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        # Under DDP the training step itself runs inside a call of the module, which returns the loss.
+        # Under DDP the training step runs inside a call of the module. That call returns the loss, which is skipped
+        # here.
         if module.training and isinstance(output, Tensor) and output.ndim == 2:
             self._logits = output.detach()
 
@@ -165,11 +166,11 @@ class LogitScores(DataSelection):
             self._hook = None
 
     def _writes(self, trainer: Trainer) -> bool:
-        """Return whether this run writes scores."""
+        """Return whether this run writes a file."""
         return self._taken is not None and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def _is_own(self, path: Path) -> bool:
-        """Return whether a file may come from the finished part of this run."""
+        """Return whether a file may come from the earlier part of this run."""
         return self._restored is not None or path == self._written
 
     def _path(self, trainer: Trainer) -> Path:

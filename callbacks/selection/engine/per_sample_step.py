@@ -1,4 +1,4 @@
-"""Lets a module that knows nothing of sample weights take part: it returns its per-sample losses."""
+"""Support for modules that return per-sample losses from ``training_step``."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ....modules.sample_weighting import SampleWeighting
 
 
 def reduce_training_step(pl_module: LightningModule, weighting: SampleWeighting, name: str, *, required: bool) -> None:
-    """Replace ``training_step`` by one that reduces the losses ``(N,)`` it returns; `restore_training_step` undoes it.
+    """Wrap ``training_step`` so that the losses ``(N,)`` it returns are reduced; `restore_training_step` undoes it.
 
     Args:
-        pl_module: Its ``training_step`` returns the losses, or a dict that holds them as ``"loss"``, and
-            may hold the data set index of each row as ``"indices"``.
-        weighting: Reduces them, by the weights set on it.
-        name: Of the callback, for messages.
-        required: Whether a loss that is a scalar already is refused.
+        pl_module: Its ``training_step`` returns the losses, or a dict that holds them as ``"loss"`` and may hold the
+            data set indices of the rows as ``"indices"``.
+        weighting: Reduces the losses, with the weights set on it.
+        name: Name of the callback, for messages.
+        required: Whether a scalar loss is refused.
     """
-    restore_training_step(pl_module)  # of a module copied during a run
+    restore_training_step(pl_module)  # a module copied during a run is wrapped already
     own = vars(pl_module).get("training_step")
     step = own or type(pl_module).training_step
     original = weakref.ref(pl_module)
@@ -51,12 +51,12 @@ def reduce_training_step(pl_module: LightningModule, weighting: SampleWeighting,
         return {**output, "loss": loss} if isinstance(output, Mapping) else loss
 
     setattr(reduced_step, _REPLACED, own)
-    # A method, so that a copy of the module, as averages of weights make, has the step of the copy.
+    # A bound method, so that a copy of the module (made for weight averaging) gets a step bound to the copy.
     pl_module.training_step = types.MethodType(reduced_step, pl_module)  # type: ignore[method-assign]
 
 
 def restore_training_step(pl_module: LightningModule) -> None:
-    """Undo `reduce_training_step`, if it was done; a step that was set on the instance before comes back."""
+    """Undo `reduce_training_step` if it was applied. A step set on the instance before comes back."""
     step = vars(pl_module).get("training_step")
     if hasattr(step, _REPLACED):
         del pl_module.training_step

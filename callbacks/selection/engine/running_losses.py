@@ -1,4 +1,4 @@
-"""Base class of the rules that keep the samples with the highest running mean of the loss."""
+"""Shared code of the rules that keep the samples with the highest average loss."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .data_selection import DataSelection
 
 
 class RunningLossSelection(DataSelection):
-    """Chooses a fixed number of samples by running means of their losses, every so many epochs.
+    """Chooses a fixed number of samples by running means of their losses, every ``every`` epochs.
 
-    The first epoch uses every sample; the set chosen for epoch 1 serves ``every`` epochs, then the next is chosen. It
-    is part of the memory, and so of checkpoints.
+    The first epoch uses every sample. The samples chosen for epoch 1 are used for ``every`` epochs, then new ones are
+    chosen. The choice is part of the memory, and so of checkpoints.
 
     Args:
         prune_ratio: Share of all samples left out of an epoch, in [0, 1).
         score_momentum: Share of its old value that a running mean keeps, in [0, 1).
         every: Epochs between two decisions.
-        seed: Seed of what is drawn and of the order.
+        seed: Seed of the draws and of the order.
 
     Raises:
-        InputError: If an argument is out of its range.
+        InputError: If an argument is out of range.
     """
 
     weights_samples = False
@@ -48,8 +48,8 @@ class RunningLossSelection(DataSelection):
         """Mark ``keep`` samples.
 
         Args:
-            scores: The samples' scores, float32 ``(N,)``; NaN for one that has none yet.
-            keep: How many, from 1 to N.
+            scores: Score per sample, float32 ``(N,)``; NaN for a sample without a score.
+            keep: Number of samples to mark, from 1 to N.
             generator: Source of randomness.
 
         Returns:
@@ -57,11 +57,11 @@ class RunningLossSelection(DataSelection):
         """
 
     def decide(self, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """All samples in the first epoch, then those of the last decision."""
+        """Choose all samples in the first epoch, then the samples of the last decision."""
         if epoch == 0:
             return torch.arange(len(scores)), None
         decided = epoch - (epoch - 1) % self.every
-        # Scores have changed since, so what was chosen is read and not chosen again.
+        # Scores have changed since, so the choice is read from memory and not repeated.
         if self.memory["decided"] != decided:
             keep = max(1, round((1 - self.prune_ratio) * len(scores)))
             self.memory["kept"] = self.choose(scores, keep, self.generator(decided))
@@ -69,22 +69,22 @@ class RunningLossSelection(DataSelection):
         return self.memory["kept"].nonzero().flatten(), None
 
     def new_memory(self, size: int) -> dict[str, Tensor]:
-        """Scores, the samples chosen last, and the epoch they were chosen for; 0 is none."""
+        """Return empty scores, the samples chosen last, and the epoch they were chosen for (0: none yet)."""
         kept = torch.ones(size, dtype=torch.bool)
         return {**super().new_memory(size), "kept": kept, "decided": torch.tensor(0)}
 
 
 def running_mean(old: Tensor, new: Tensor, momentum: float) -> Tensor:
-    """Means after one more value each: a share ``momentum`` of the old, or none of it where that is NaN."""
+    """Return ``momentum * old + (1 - momentum) * new``, or ``new`` for NaN in ``old``."""
     return torch.where(old.isnan(), new, old.lerp(new, 1 - momentum))
 
 
 def highest(scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
-    """Mark the ``keep`` highest scores, in linear time; which of equal ones is left to chance, how many is not.
+    """Mark the ``keep`` highest scores in linear time. Ties at the bound are broken at random, the number is exact.
 
     Args:
-        scores: float32 ``(N,)``; NaN counts as higher than all others.
-        keep: How many, from 1 to N.
+        scores: float32 ``(N,)``; NaN counts as the highest.
+        keep: Number of scores to mark, from 1 to N.
         generator: Source of randomness.
 
     Returns:

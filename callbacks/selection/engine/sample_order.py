@@ -1,4 +1,4 @@
-"""The order of the samples in a batch, from the collate function to the training step."""
+"""Order of the samples in a batch, from the collate function to the training step."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from torch.utils.data import DataLoader, Subset
 from ....modules.core.sampling import isolated_rng
 
 CHECKED_BATCHES = 3
-"""Number of batches at the start of a run that are searched for a changed order."""
+"""Number of batches at the start of a run that are checked for a changed order."""
 
 
 class SampleOrder:
-    """Follows the samples of each batch of a loader.
+    """Follows the samples of a loader into its batches.
 
-    A collate function that sorts its list in place is followed: the loader's batches stay the same, and ``places``
-    says where each row comes from. Any other change of order is found in the first batches, and ``moved`` names it.
+    A collate function may sort its list in place: batches stay the same, and ``places`` records where every row comes
+    from. Any other change of order is detected in the first batches, and ``moved`` names it.
 
     Args:
-        loader: Loader whose ``collate_fn`` and iterators are wrapped, in place.
+        loader: Loader to wrap in place (``collate_fn`` and iterators).
         on_fetch: Called before each batch is fetched.
 
     Attributes:
-        places: For each row of the last batch its place in the order of the sampler ``(N,)``; None if they agree.
+        places: For each row of the last batch, its place in the order of the sampler ``(N,)``; None if the orders
+            agree.
         moved: The step that changes the order of the samples in an unknown way, for messages; None if there is none.
     """
 
@@ -54,11 +55,11 @@ class SampleOrder:
 
     @property
     def checking(self) -> bool:
-        """Return whether the last batch is one of the first batches, which are checked."""
+        """True while the first batches of a run are checked."""
         return self._fetched <= CHECKED_BATCHES
 
     def receive(self, batch: Any) -> Any:
-        """Take note of the order of a fetched batch, and return the batch as the user's collate function made it."""
+        """Record the order of a fetched batch, and return the batch as the user's collate function made it."""
         self.places = None
         self._fetched += 1
         if isinstance(batch, _Ordered):
@@ -67,16 +68,16 @@ class SampleOrder:
         if self.checking:
             self._sent = _rows(batch)
         else:
-            # Workers of later epochs start from this copy.
+            # Workers of later epochs start from a copy of this object.
             self._collate.checks, self._sent = 0, None
         return batch
 
     def check_arrival(self, batch: Any, through: str) -> None:
-        """Compare one of the first batches with the batch that the loader gave.
+        """Compare one of the first batches with the batch that the loader returned.
 
         Args:
             batch: The batch as it is now.
-            through: The steps that it went through since, for messages.
+            through: The steps that the batch has passed since, for messages.
         """
         if self._sent is not None and self.moved is None:
             arrived = _rows(batch)
@@ -85,7 +86,7 @@ class SampleOrder:
 
 
 class _Receives:
-    """Mixed into an iterator of a `DataLoader`."""
+    """Mixin for an iterator of a `DataLoader`."""
 
     _owner: SampleOrder
 
@@ -95,7 +96,7 @@ class _Receives:
 
 
 class _Ordered(NamedTuple):
-    """A batch whose order is not the sampler's, on its way from a worker."""
+    """A batch in another order than the sampler's, sent from a worker."""
 
     batch: Any
     places: Tensor | None
@@ -103,7 +104,7 @@ class _Ordered(NamedTuple):
 
 
 class _OrderedCollate:
-    """A collate function that also says where each sample went, if the order changed."""
+    """A collate function that also reports the new places of the samples if the order changed."""
 
     def __init__(self, collate: Callable[[list], Any], dataset: Any) -> None:
         self.collate = collate
@@ -113,7 +114,7 @@ class _OrderedCollate:
     def __call__(self, samples: list) -> Any:
         moved = None
         if self.checks:
-            # In the process that reads, as a data set may open its files at the first sample.
+            # Check in the process that reads, as a data set may open its files at the first sample.
             if self.checks == CHECKED_BATCHES and _reads_moved(self.dataset):
                 moved = "the data set's __getitems__"
             elif self._moves(samples):
@@ -125,22 +126,23 @@ class _OrderedCollate:
         return batch if places is None and moved is None else _Ordered(batch, places, moved)
 
     def _moves(self, samples: list) -> bool:
-        """Return whether reversing the samples does not reverse the batch."""
+        """Return whether reversed samples fail to give the reversed batch."""
         try:
             with isolated_rng(0):
                 forward, backward = (
                     self._undone(copy.deepcopy(part)) for part in (samples[:_TRIED], samples[:_TRIED][::-1])
                 )
-        except Exception:  # A collate function that cannot be called twice: nothing is known.
+        except Exception:  # a collate function that cannot be called twice: its order is unknown
             return False
         if len(forward) != len(backward):
             return False
-        # Rows that are put in the place of samples left out may be others in the reversed batch.
+        # A collate function may replace dropped samples, and by different rows in the reversed batch. So compare as
+        # sets.
         pairs = [(rows, back[::-1]) for rows, back in zip(forward, backward, strict=True)]
         return _is_moved(pairs, alike=set)
 
     def _undone(self, samples: list) -> list[list[Hashable]]:
-        """Rows of a batch in the order of its samples, as far as the list tells."""
+        """Return the rows of a batch in the order of its samples, undoing an in-place sort."""
         before = list(samples)
         found = [rows for rows in _rows(self.collate(samples)) if len(rows) == len(before)]
         places = _places(before, samples)
@@ -150,12 +152,12 @@ class _OrderedCollate:
         return [[rows[place] for place in places.tolist()] for rows in found]
 
 
-# Samples that are collated, and samples that are read, to try what becomes of their order.
+# Number of samples collated, and number of samples read, to test their order.
 _TRIED, _READ = 32, 8
 
 
 def _places(before: list, after: Any) -> Tensor | None:
-    """The places that the objects of a list had before it was sorted in place; None if it was not."""
+    """Return the former places of a list's objects after an in-place sort; None if it was not sorted."""
     if not isinstance(after, list) or all(map(lambda old, new: old is new, before, after)):
         return None
     place = {id(sample): number for number, sample in enumerate(before)}
@@ -166,7 +168,7 @@ def _places(before: list, after: Any) -> Tensor | None:
 
 
 def _reads_moved(dataset: Any) -> bool:
-    """Return whether a data set's ``__getitems__`` gives samples in another order than their indices."""
+    """Return whether ``__getitems__`` of a data set returns samples in another order than their indices."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     read: Callable[[list[int]], list] | None = getattr(dataset, "__getitems__", None)
@@ -176,13 +178,13 @@ def _reads_moved(dataset: Any) -> bool:
     try:
         with isolated_rng(0):
             forward, backward = _fields(read(indices)), _fields(read(indices[::-1]))
-    except Exception:  # Samples that cannot be compared: nothing is known.
+    except Exception:  # samples that cannot be compared: their order is unknown
         return False
     return _is_moved([(rows, back[::-1]) for rows, back in zip(forward, backward, strict=False)])
 
 
 def _fields(samples: list) -> list[list[Hashable]]:
-    """The bytes of each sample, a list for each of its fields."""
+    """Return the samples as bytes, one list per field."""
     parts = [
         list(sample.values())
         if isinstance(sample, Mapping)
@@ -200,11 +202,11 @@ def _fields(samples: list) -> list[list[Hashable]]:
 def _is_moved(
     pairs: list[tuple[list[Hashable], list[Hashable]]], *, alike: Callable[[list[Hashable]], Any] = Counter
 ) -> bool:
-    """Return whether rows were reordered; the most varied rows decide.
+    """Return whether rows come in another order than expected. The field with the most distinct rows decides.
 
     Args:
-        pairs: Rows as expected, and as found.
-        alike: Makes of rows what must be equal for them to be the same in any order.
+        pairs: Expected rows and found rows, per field.
+        alike: Maps rows to a value that is equal for the same rows in any order.
     """
     best, moved = (1, False), False
     for expected, found in pairs:
@@ -219,7 +221,7 @@ def _is_moved(
 
 
 def _rows(batch: Any) -> list[list[Hashable]]:
-    """A hash of each row of everything in a batch that has rows."""
+    """Return the hashes of all rows, for every part of a batch that has rows."""
     if isinstance(batch, (PackedSequence, str, bytes)):
         return []
     if isinstance(batch, Tensor):
@@ -240,7 +242,7 @@ def _rows(batch: Any) -> list[list[Hashable]]:
 
 
 def _is_arrangement(values: Tensor) -> bool:
-    """Return whether values ``(N,)`` are positions in the batch, as `argsort` gives them, and not data."""
+    """Return whether values ``(N,)`` are a permutation, such as an `argsort` result, and not data."""
     if values.ndim != 1 or values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         return False
     return bool((values.sort().values == torch.arange(len(values), device=values.device)).all())

@@ -1,4 +1,4 @@
-"""The sampler that puts a selection of the samples in the place of all, and the loader it is put into."""
+"""Sampler of the selected samples, and the loader that uses it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .sample_order import SampleOrder
 
 
 class SelectionSampler(EpochSampler):
-    """An `EpochSampler` whose epochs are as long as what was selected for them.
+    """An `EpochSampler` with epochs as long as the selection.
 
     Args:
         dataset: A map-style data set.
-        order_of: Gives the indices of an epoch for all processes together, in the order they are read.
-        on_epoch: Called when Lightning begins an epoch, before any hook of it, also in a resumed one.
+        order_of: Returns the indices of an epoch for all processes together, in reading order.
+        on_epoch: Called when Lightning begins or resumes an epoch, before the hooks of the epoch.
         batch_size: Samples in a batch of one process.
         whole_batches: Whether the loader drops the last, smaller batch.
 
@@ -59,39 +59,39 @@ class SelectionSampler(EpochSampler):
         self.begun = False
 
     def order(self, epoch: int) -> Tensor:
-        """The selected indices."""
+        """Return the selected indices."""
         return self._order_of(epoch)
 
     def share_size(self, size: int) -> int:
-        """Samples that each process reads where ``size`` are selected for all; some are repeated to make it so."""
+        """Return the number of samples that each process reads if ``size`` are selected; some may be repeats."""
         share, every = super().share_size(size), len(self.dataset)  # type: ignore[arg-type]
         if size == every:
             return share
         if self._whole_batches:
-            # Less than a batch would be no epoch at all.
+            # Keep at least one batch: an epoch without a batch is empty.
             return max(share, min(self._batch_size, super().share_size(every)))
-        # A last batch of one would break batch normalisation.
+        # A last batch of one sample would break batch normalization.
         return share + (share % self._batch_size == 1 < self._batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch and tell the callback."""
+        """Choose the epoch and call ``on_epoch``."""
         super().set_epoch(epoch)
         self.begun = True
         self._on_epoch()
 
     def __len__(self) -> int:
-        # Until training begins the length of an epoch with every sample: schedules are made for that.
+        # Until training begins, the length of an epoch with every sample: schedules are made for that length.
         return self.share_size(len(self.order(self.epoch)) if self.begun else len(self.dataset))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class SelectedData:
-    """A training loader whose sampler is a `SelectionSampler`.
+    """A training loader with a `SelectionSampler`.
 
     Attributes:
         loader: The loader.
         sampler: Its sampler.
-        trainer: Its ``limit_train_batches`` counts.
+        trainer: The trainer, for its ``limit_train_batches``.
         order: Follows the samples into the batches.
     """
 
@@ -111,18 +111,18 @@ class SelectedData:
         return self.loader.batch_size or 1
 
     def part(self, batch_idx: int) -> slice:
-        """Return the positions of a batch in its process's share of an epoch."""
+        """Return the slice of a batch in its process's share of an epoch."""
         return slice(batch_idx * self.batch_size, (batch_idx + 1) * self.batch_size)
 
     def batches(self, selected: int) -> int:
-        """Batches that a process reads of an epoch with ``selected`` samples for all."""
+        """Return the batches that a process reads in an epoch with ``selected`` samples over all processes."""
         share = self.sampler.share_size(selected)
         batches = share // self.batch_size if self.loader.drop_last else -(-share // self.batch_size)
         limit = self.trainer.limit_train_batches
         return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
 
     def samples(self, selected: int) -> int:
-        """Samples that all processes together read of an epoch with ``selected``."""
+        """Return the samples that all processes together read in an epoch with ``selected`` samples."""
         share = self.sampler.share_size(selected)
         return min(self.batches(selected) * self.batch_size, share) * self.sampler.num_replicas
 
@@ -137,19 +137,19 @@ def take_over(
     on_epoch: Callable,
     on_fetch: Callable,
 ) -> SelectedData:
-    """The same loader with a `SelectionSampler` in the place of its sampler.
+    """Return the loader with its sampler replaced by a `SelectionSampler`.
 
     Args:
-        loader: What the training loop would have read.
-        trainer: Says how many processes there are.
-        name: Of the callback, for messages.
-        seed: Of the order; None takes the replaced sampler's, or the run's.
+        loader: Loader of the training loop.
+        trainer: Knows the number of processes.
+        name: Name of the callback, for messages.
+        seed: Seed of the order. None takes the seed of the replaced sampler, or the run's.
         order_of: See `SelectionSampler`.
         on_epoch: See `SelectionSampler`.
         on_fetch: See `SampleOrder`.
 
     Raises:
-        InputError: If the loader is one whose samples cannot be selected by index.
+        InputError: If samples of the loader cannot be selected by index.
     """
     _check_loader(loader, name)
     batches = loader.batch_sampler
@@ -176,7 +176,7 @@ def take_over(
 
 
 def _check_loader(loader: Any, name: str) -> None:
-    """Refuse what is no single loader that makes batches of indices in an order one can know."""
+    """Refuse anything but a single loader that makes batches of indices in a known order."""
 
     def refusal(what: str, way_out: str) -> InputError:
         return InputError(f"{name} chooses samples by index, which it cannot do with {what}: {way_out}")
