@@ -1,6 +1,6 @@
-"""LightningModules, one for each way of computing a step; imported when first asked for.
+"""LightningModules, one for each way of computing a step.
 
-The command line's front lives in this package too and must answer without importing torch.
+They are imported on first use: the command line's front is in this package too and must answer without importing torch.
 """
 
 from __future__ import annotations

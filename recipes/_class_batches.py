@@ -1,4 +1,4 @@
-"""Real images by class: read once from whatever loader there is, then drawn by (seed, step, class)."""
+"""Real images by class: read once from any loader, then drawn by (seed, step, class)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..modules.core.sampling import EpochSampler, Stream, numpy_generator, run_s
 
 
 class RealImages:
-    """All images of a loader, as it serves them, and which of them belong to each class.
+    """All images of a loader, as the loader returns them, with their indices by class.
 
     Args:
-        batches: Gives pairs of images ``(N, C, H, W)``, of any type, and class indices ``(N,)``.
+        batches: Pairs of images ``(N, C, H, W)``, of any dtype, and class indices ``(N,)``.
         num_classes: Number of classes.
 
     Raises:
-        InputError: If a batch is something else, or the labels do not fit.
+        InputError: If a batch has another form, or labels are out of range.
     """
 
     def __init__(self, batches: Iterable[Any], num_classes: int) -> None:
@@ -46,9 +46,9 @@ class RealImages:
         self.by_class = [(self.labels == label).nonzero().flatten() for label in range(num_classes)]
 
     def draw(self, label: int, number: int, stream: Stream, *words: int) -> Tensor:
-        """Return indices of ``number`` different images of a class, or of all if there are fewer.
+        """Return indices of ``number`` different images of a class, or of all its images if there are fewer.
 
-        The key ``(stream, *words)`` settles the choice; the class is part of it.
+        The draw depends only on ``(stream, *words, label)``.
         """
         members = self.by_class[label]
         source = numpy_generator(stream, *words, label)
@@ -56,13 +56,13 @@ class RealImages:
 
 
 class ClassBatches(Dataset):
-    """Item i of an epoch: real images of the same number of each class, one class after the other.
+    """Data set with one batch per item: ``per_class`` real images of every class, ordered by class.
 
     Args:
         real: The images.
-        classes: The classes wanted.
-        per_class: Images of each, or all where there are fewer.
-        steps: Items of an epoch.
+        classes: Classes to draw.
+        per_class: Images per class; a class with fewer images gives all of them.
+        steps: Items per epoch.
     """
 
     def __init__(self, real: RealImages, classes: Sequence[int], *, per_class: int, steps: int) -> None:
@@ -81,11 +81,11 @@ class ClassBatches(Dataset):
 
     @property
     def counts(self) -> list[int]:
-        """Images of each class in an item."""
+        """Images per class in an item."""
         return [min(self.per_class, len(self.real.by_class[label])) for label in self.classes]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Images ``(N, C, H, W)`` as the datamodule's loader gives them, and labels ``(N,)``."""
+        """Return images ``(N, C, H, W)`` as the datamodule's loader returns them, and labels ``(N,)``."""
         if not 0 <= index < self.steps:
             raise IndexError(index)
         chosen = torch.cat(
@@ -97,12 +97,12 @@ class ClassBatches(Dataset):
         return self.real.images[chosen], self.real.labels[chosen]
 
     def loader(self, resume: tuple[int, int]) -> DataLoader:
-        """A loader whose items are batches; it starts at ``resume``, an epoch and the number of its items done."""
-        # It belongs to Lightning's distributed samplers, which are left alone: every process reads all items, of its
-        # own classes.
+        """Return a loader of these batches that starts at ``resume``: the epoch and its number of finished items."""
+        # A subclass of `DistributedSampler`, so Lightning does not replace it: every process reads all items, each with
+        # the classes of that process.
         sampler = EpochSampler(self, shuffle=False)
         sampler.resume_at(*resume)
-        generator = torch.Generator().manual_seed(0)  # without one, a loader draws from the global generator
+        generator = torch.Generator().manual_seed(0)  # otherwise a loader draws from the global generator
         return DataLoader(self, batch_size=None, sampler=sampler, generator=generator)
 
 

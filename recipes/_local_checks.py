@@ -1,4 +1,4 @@
-"""Checks of local learning: where a network is cut, and what can step module by module."""
+"""Checks of local learning: where a network is cut, and support for steps per module."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..modules.partition.cuts import Partition
 
 
 def last_units(parts: Partition, num_modules: int | None, units_per_module: int, kept: int) -> list[int]:
-    """Return the last unit of each module but the last module.
+    """Return the last unit of every module except the last module.
 
     Args:
         parts: The network's units.
-        num_modules: Number of modules of equally many units, or None. The stem counts as a unit, also where the first
-            unit of the user's choice holds it.
-        units_per_module: Units of each module but the last, where ``num_modules`` is None.
-        kept: Units at the end that then stay together.
+        num_modules: Number of modules with equally many units, or None. The stem counts as a unit, also if it is part
+            of the first unit the user named.
+        units_per_module: Units per module (except the last), if ``num_modules`` is None.
+        kept: Number of units at the end that then stay in one module.
 
     Raises:
         InputError: If there are too few units.
@@ -46,12 +46,12 @@ def last_units(parts: Partition, num_modules: int | None, units_per_module: int,
 
 
 def check_stepping_apart(optimizer: Callable[[Any], torch.optim.Optimizer], objective: nn.Module) -> None:
-    """Refuse, for ``step_per_module``, an optimizer or objective with something that all modules share.
+    """Refuse, for ``step_per_module``, an optimizer or objective that shares state between modules.
 
-    The optimizer is tried: two parameters that step one after the other must move as if they stepped together.
+    The optimizer is tested on two parameters: separate steps must give the same result as a joint step.
 
     Raises:
-        InputError: If it is refused.
+        InputError: If optimizer or objective share state, or the optimizer cannot be tested.
     """
     if any(parameter.requires_grad for parameter in objective.parameters()):
         raise InputError(
@@ -68,7 +68,7 @@ def check_stepping_apart(optimizer: Callable[[Any], torch.optim.Optimizer], obje
                 name = type(stepping).__name__
                 _step(stepping, [[parameter] for parameter in tried] if apart else [tried])
                 results.append(tried)
-    except Exception as error:  # an optimizer may raise anything
+    except Exception as error:  # an optimizer may raise any exception
         raise InputError(f"step_per_module could not be tried with {name}: {error}") from error
     if not all(torch.equal(*pair) for pair in zip(*results, strict=True)):
         raise InputError(
@@ -78,7 +78,7 @@ def check_stepping_apart(optimizer: Callable[[Any], torch.optim.Optimizer], obje
 
 
 def _step(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Tensor]]) -> None:
-    """Step on each group of parameters in turn, 64 times, with gradients of norms from 0.01 to 100."""
+    """Step on each group of parameters in turn, 64 times, with gradients scaled by factors from 0.01 to 100."""
     for step in range(64):
         for parameters in groups:
             for parameter in parameters:
@@ -89,16 +89,16 @@ def _step(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Tensor]]) 
 
 
 def check_pixels(images: Tensor, mean: Tensor, std: Tensor) -> None:
-    """Refuse a batch that is not in [0, 1] after its normalization is undone; for heads that rebuild pixels.
+    """Refuse a batch outside [0, 1] after undoing the normalization; for heads that reconstruct pixels.
 
     Args:
         images: Shape ``(N, C, H, W)``.
-        mean: Mean of each channel, shape ``(C, 1, 1)``.
-        std: Standard deviation of each channel, shape ``(C, 1, 1)``.
+        mean: Channel means, shape ``(C, 1, 1)``.
+        std: Channel standard deviations, shape ``(C, 1, 1)``.
 
     Raises:
-        InputError: If more than a tenth of the values lie outside by more than 0.05. So rounded statistics are allowed,
-            and so is augmentation that puts noise into a part of an image.
+        InputError: If more than a tenth of the values are outside by more than 0.05. The tolerance allows rounded
+            statistics, and augmentation that puts noise into a part of an image.
     """
     pixels = images * std + mean
     outside = float(((pixels < -0.05) | (pixels > 1.05)).float().mean())
@@ -111,10 +111,10 @@ def check_pixels(images: Tensor, mean: Tensor, std: Tensor) -> None:
 
 
 def check_trainer_for_steps(trainer: Trainer, network: nn.Module) -> None:
-    """Refuse, for ``step_per_module``, a trainer that looks at all gradients at once or leaves steps out.
+    """Refuse, for ``step_per_module``, a trainer that needs all gradients at once or skips steps.
 
     Raises:
-        InputError: If it is refused.
+        InputError: If the trainer is unsuitable.
     """
     if trainer.accumulate_grad_batches > 1 or str(trainer.precision) == "16-mixed":
         raise InputError(
@@ -137,7 +137,7 @@ def check_trainer_for_steps(trainer: Trainer, network: nn.Module) -> None:
 
 
 def _looks_at_gradients(callback: Callback) -> bool:
-    """Return whether a callback has something to do between a backward pass and the step."""
+    """Return whether a callback acts between the backward pass and the step."""
     hooks = ("on_after_backward", "on_before_optimizer_step")
     overridden = any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
     return overridden or isinstance(callback, GradientAccumulationScheduler)

@@ -15,7 +15,7 @@ from ..modules.auxiliary import LocalBatch, LocalHead
 
 
 class ModuleBatch(NamedTuple):
-    """A batch as all modules know it."""
+    """A batch, as shared by all modules."""
 
     objective: Any
     labels: Tensor
@@ -25,13 +25,13 @@ class ModuleBatch(NamedTuple):
     std: Tensor
 
     def local(self, inputs: Tensor) -> LocalBatch:
-        """Return the batch as the head of the module with these inputs knows it."""
+        """Return the batch for the head of the module with these inputs."""
         classify = partial(self.objective, labels=self.labels, context=self.context)
         return LocalBatch(classify, self.labels, self.images, lambda: self.images * self.std + self.mean, inputs)
 
 
 def call(layers: Sequence[nn.Module], inputs: Tensor) -> Tensor:
-    """Return the output of layers that are called one after the other."""
+    """Return the output of layers called one after the other."""
     for layer in layers:
         inputs = layer(inputs)
     return inputs
@@ -46,7 +46,7 @@ def module_losses(
 
 
 def kept_input(head: LocalHead, inputs: Tensor) -> Tensor:
-    """Return what a module is given: a copy if its head reads the input, which a layer may change in place."""
+    """Return the module's input, as a copy if the head reads it: a layer may change it in place."""
     return inputs.clone() if any(getattr(part, "reads_inputs", False) for part in head.modules()) else inputs
 
 
@@ -54,8 +54,8 @@ def kept_input(head: LocalHead, inputs: Tensor) -> Tensor:
 def compiled(function: Callable[..., Any], index: int) -> Callable[..., Any]:
     """Return a function compiled for one module.
 
-    Each module gets a copy of the code. For one code, torch limits the number of compilations, and it makes sizes
-    variable that differ between two calls, which makes slow kernels.
+    Each module gets a copy of the code. With shared code, torch limits the number of compilations, and it makes sizes
+    dynamic that differ between modules, with slower kernels.
 
     Args:
         function: `module_losses` or `call`.
@@ -65,8 +65,8 @@ def compiled(function: Callable[..., Any], index: int) -> Callable[..., Any]:
     run = torch.compile(FunctionType(code, function.__globals__, code.co_name, function.__defaults__))
 
     def recomputing(*inputs: Any) -> Any:
-        # The backward pass computes activations and masks again from what convolutions keep, as part of its kernels.
-        # Else a compiled module keeps more than one that is not compiled, and is no faster.
+        # The backward kernels recompute activations and masks from the saved inputs of convolutions. Otherwise a
+        # compiled module would save more tensors than an uncompiled one, without being faster.
         with functorch.patch(aggressive_recomputation=True):
             return run(*inputs)
 

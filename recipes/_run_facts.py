@@ -1,4 +1,4 @@
-"""Facts that a recipe reads off its trainer and its data: the length of the run, and statistics of the images."""
+"""Facts from trainer and data: length of the run, and statistics of the images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def run_epochs(trainer: Trainer) -> int | None:
     """Return the number of epochs in a run; None if it is not limited."""
     limits = [trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs > 0 else []
     if trainer.max_steps > 0:
-        trainer.fit_loop.setup_data()  # otherwise the number of batches is not known yet
+        trainer.fit_loop.setup_data()  # otherwise the number of batches is still unknown
         if math.isfinite(trainer.num_training_batches):
             limits.append(math.ceil(trainer.max_steps / _epoch_steps(trainer)))
     return min(limits, default=None)
@@ -35,13 +35,13 @@ def run_length(trainer: Trainer, interval: str) -> int:
             f" and max_steps {trainer.max_steps}: set one of them, or the schedule's total"
         )
     if interval == "epoch" and trainer.max_steps > 0:
-        trainer.fit_loop.setup_data()  # otherwise the number of batches is not known yet
+        trainer.fit_loop.setup_data()  # otherwise the number of batches is still unknown
         length = math.ceil(length / _epoch_steps(trainer))
     return int(length)
 
 
 def data_facts(data: Any) -> dict[str, Any]:
-    """Return what a datamodule says of its images and classes, as plain values for `Objective.meet_data`."""
+    """Return a datamodule's normalization and class names as plain values, for `Objective.meet_data`."""
     facts: dict[str, Any] = {}
     mean, std, names = (getattr(data, name, None) for name in ("mean", "std", "class_names"))
     if mean is not None and std is not None:

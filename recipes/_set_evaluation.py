@@ -1,4 +1,4 @@
-"""Evaluation of a synthetic set: accuracy of networks trained on it, pictures and the file."""
+"""Evaluation of a synthetic set: networks trained on it and tested on real images, pictures, and export."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ..modules.core.sampling import Stream, derived_seed, isolated_rng, run_seed
 
 Baseline = Literal["random", "kcenter", "png"]
 BASELINES: tuple[Baseline, ...] = ("random", "kcenter", "png")
-"""Sets that a test compares the distilled one with."""
+"""Sets that a test compares with the distilled set."""
 
 
 class SetScores:
-    """Counts what networks get right, for several sets with as many networks each.
+    """Accuracy and loss of networks, for several sets with the same number of networks.
 
     Args:
-        networks: Trained networks by the name of the set they were trained on; "" is the distilled set.
-        device: Where the counts are.
+        networks: Trained networks by the name of their training set; "" is the distilled set.
+        device: Device of the counts.
     """
 
     def __init__(self, networks: Mapping[str, Sequence[nn.Module]], device: torch.device) -> None:
@@ -47,14 +47,14 @@ class SetScores:
         self._count += len(labels)
 
     def compute(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """Means, population standard deviations and the single values.
+        """Return means, population standard deviations and single values.
 
         Args:
             total: Sums a tensor over processes.
 
         Returns:
-            ``loss`` of the distilled set, and by set ``accuracy``, ``accuracy_std`` and ``accuracy_0``, …, with the
-            name of the set before what follows ``accuracy``.
+            ``loss`` of the distilled set. For the distilled set also ``accuracy``, ``accuracy_std`` and ``accuracy_0``,
+            …; for another set ``accuracy_<set>``, ``accuracy_<set>_std`` and ``accuracy_<set>_0``, ….
         """
         correct, loss, count = (total(value) for value in (self._correct, self._loss, self._count))
         values = {"loss": loss[0].mean() / count}
@@ -68,22 +68,22 @@ class SetScores:
 
 
 class SetEvaluation:
-    """Validation and test of `DatasetDistillation`, which it is a part of, and its outputs."""
+    """The part of `DatasetDistillation` that validates, tests and writes the images."""
 
     _scores: SetScores | None
 
     def on_validation_epoch_start(self: Any) -> None:
         """Train networks on the images."""
-        # The sanity check looks at the loaders; training networks for it would be wasted.
+        # The sanity check only tests the loaders; training networks for it would waste time.
         self._scores = None
         if not self.trainer.sanity_checking:
             self._scores = self._trained({"": self.images}, self.networks, "val")
 
     def on_test_epoch_start(self: Any) -> None:
-        """Train networks on the images and on the sets to compare them with."""
+        """Train networks on the images and on the baseline sets."""
         sets = {"": self.images}
         for name, images in (("random", self.random_images), ("kcenter", self.kcenter_images)):
-            # Images that were set in Python have no baselines before a fit.
+            # If images were set in Python and fit has not run, there are no baseline images.
             if name in self.baselines and images.any():
                 sets[name] = images
         data = self._facts()
@@ -92,7 +92,7 @@ class SetEvaluation:
         self._scores = self._trained(sets, self.test_networks, "test")
 
     def _trained(self: Any, sets: Mapping[str, Tensor], number: int, stage: str) -> SetScores:
-        """Networks trained on each set, in shares by the processes."""
+        """Return networks trained on each set; every process trains a share."""
         if not self.images.any():
             raise InputError(
                 "there are no distilled images yet: run fit first, or name its checkpoint with --ckpt_path"
@@ -120,7 +120,7 @@ class SetEvaluation:
         return SetScores(trained, self.device)
 
     def _evaluation_network(self: Any, *, seed: int) -> nn.Module:
-        """A network to train on a set, with fresh weights that depend on the seed alone."""
+        """Return a network to train on a set, with initial weights that depend only on the seed."""
         network = self._build(*self._evaluation_args, seed=seed)
         if self._resets:
             with isolated_rng(seed):
@@ -128,11 +128,11 @@ class SetEvaluation:
         return network
 
     def validation_step(self: Any, batch: Any, batch_idx: int) -> None:
-        """Count what the networks get right."""
+        """Count the correct predictions."""
         self._count(batch)
 
     def test_step(self: Any, batch: Any, batch_idx: int) -> None:
-        """Count what the networks get right."""
+        """Count the correct predictions."""
         self._count(batch)
 
     def _count(self: Any, batch: Any) -> None:
@@ -144,7 +144,7 @@ class SetEvaluation:
         self._log("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log accuracy and loss, of the sets beside too."""
+        """Log accuracy and loss, also of the baseline sets."""
         self._log("test")
 
     def _log(self: Any, stage: str) -> None:
@@ -155,18 +155,18 @@ class SetEvaluation:
         self._scores = None
 
     def _facts(self: Any) -> Any:
-        """The datamodule, if it says its mean and std."""
+        """Return the datamodule if it has ``mean`` and ``std``, else None."""
         data = getattr(self.trainer, "datamodule", None)
         return data if getattr(data, "mean", None) is not None and getattr(data, "std", None) is not None else None
 
     def draw(self: Any) -> None:
-        """Write the first ten images of each class as a picture, a row for each class."""
+        """Write the first ten images per class as a picture, one row per class."""
         data = self._facts()
         if data is None or self.in_chans not in (1, 3):
             return
         rows = self.images[:, :10]
         pixels = as_pixels(rows.flatten(0, 1), data.mean, data.std)
-        # Enlarged, as eight pixels are hard to see.
+        # Enlarge the pixels, as eight of them are hard to see.
         grid = make_grid(pixels, nrow=rows.shape[1], padding=1)[: self.in_chans]
         grid = grid.repeat_interleave(3, 1).repeat_interleave(3, 2)
         folder = Path(self.trainer.default_root_dir, "images")
@@ -184,10 +184,10 @@ class SetEvaluation:
 
         Args:
             folder: An existing folder.
-            data: The datamodule, which knows mean, std and class names.
+            data: The datamodule, with mean, std and class names.
 
         Raises:
-            InputError: If there are no images yet, the data does not say its mean and std, or a file exists already.
+            InputError: If there are no images yet, the data has no mean and std, or a file exists already.
         """
         if not self.images.any():
             raise InputError("there are no distilled images to export: name a checkpoint with --ckpt_path")

@@ -1,4 +1,4 @@
-"""The part of `DatasetDistillation` that reads the real images and chooses the images to start from."""
+"""The part of `DatasetDistillation` that reads the real images and chooses the initial images."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ..modules.lightning_private import training_data_source
 from ._class_batches import ClassBatches, RealImages
 
 STARTS = ("real", "noise", "kcenter")
-"""Values of ``init`` that are no files."""
+"""Values of ``init`` other than a file."""
 
 
 class SetStart:
-    """Real images of a run, the two baselines of real images, and the images that distillation starts from."""
+    """Real images of a run, the baselines "random" and "kcenter", and the initial synthetic images."""
 
     def _real_batches(self: Any) -> Any:
-        """Batches of the training images, without augmentation where the datamodule offers that."""
+        """Return batches of the training images, without augmentation if the datamodule supports that."""
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None and hasattr(datamodule, "plain_train_dataloader"):
             return datamodule.plain_train_dataloader()
         source = training_data_source(self.trainer)
         if source.instance is self:
             raise InputError("DatasetDistillation makes its images from real ones: give it a datamodule or a loader")
-        # A shuffling loader draws from the global generators.
+        # A shuffling loader may draw from the global generators.
         with isolated_rng(derived_seed(Stream.REAL_ORDER, run_seed())):
             return list(source.dataloader())  # type: ignore[arg-type]
 
     def _start_from(self: Any, real: RealImages) -> None:
-        """Check the real images, and fill the synthetic ones and the two baselines unless that is done.
+        """Check the real images, and set the synthetic images and the two baselines unless this is done.
 
         Raises:
             InputError: If a class has too few images, or shapes do not fit.
@@ -68,13 +68,13 @@ class SetStart:
                 of_class = self._served(real.images[members], real.labels[members])
                 self.kcenter_images[label] = of_class[k_center(of_class, self.images_per_class)]
             self.random_images.copy_(drawn(Stream.RANDOM_SET))
-            # Images that were set before stay.
+            # Keep images that were set before.
             if not self.ready and not self.images.any():
                 self.images.copy_(self._first_images(lambda: drawn(Stream.SYNTHETIC_START)))
             self.ready.fill_(True)
 
     def _first_images(self: Any, drawn: Callable[[], Tensor]) -> Tensor:
-        """The images that ``init`` asks for; ``drawn`` gives random real ones."""
+        """Return the images that ``init`` asks for; ``drawn`` returns random real images."""
         if self.init == "kcenter":
             return self.kcenter_images
         if self.init == "noise":
@@ -89,15 +89,7 @@ class SetStart:
                     f" the data has {self.num_classes} of {tuple(first.shape[2:])}: give a set of the same data"
                 )
             data = self._facts()
-            names = [str(name) for name in facts["class_names"]]
-            known = [str(name) for name in getattr(data, "class_names", None) or names]
-            # Data that names no classes has them numbered in its file.
-            if names not in (known, [str(label) for label in range(self.num_classes)]):
-                file, other = next(pair for pair in zip(names, known, strict=True) if pair[0] != pair[1])
-                raise InputError(
-                    f"init {self.init} has class {file!r} where the data has {other!r}: give a set of the same data"
-                )
-            # Equal statistics give the images back bit for bit.
+            # With equal statistics the images stay as they are, bit for bit.
             if data is not None and (facts["mean"], facts["std"]) != (list(data.mean), list(data.std)):
                 scale, offset = (torch.tensor(facts[name]).view(-1, 1, 1) for name in ("std", "mean"))
                 given = normalize(given * scale + offset, data.mean, data.std)
@@ -107,7 +99,7 @@ class SetStart:
         return first
 
     def _served(self: Any, images: Tensor, labels: Tensor) -> Tensor:
-        """Images as a training step gets them, which is what the datamodule does to a batch on the device."""
+        """Return images as a training step gets them, after the datamodule's transforms on the device."""
         batch: Any = images, labels
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:

@@ -1,4 +1,4 @@
-"""Adversarial training: an attack makes the inputs, an objective the losses."""
+"""Adversarial training: the network is trained on attacked images."""
 
 from __future__ import annotations
 
@@ -25,49 +25,54 @@ from .classification import Classification, _classes
 
 
 class AdversarialClassification(Classification):
-    """Trains a network to classify images that an attack has changed.
+    """Trains a network to classify adversarially attacked images.
 
-    The attack works in pixel units, whatever the data is normalised by. An objective that looks at the images, as
-    `LTD` and `Distillation` do, sees the natural ones. With Mixup or CutMix the mixed image is attacked.
+    The attack works in pixel units, whatever the data's normalization. Objectives that read the images, such as `LTD`
+    and `Distillation`, get the natural images. With Mixup or CutMix the mixed image is attacked.
 
-    Logged as by `Classification`, with these differences: ``train/robust_accuracy``, of the attacked images, stands in
-    the place of ``train/accuracy``; ``val/accuracy`` and ``val/loss`` are of the natural images, and
-    ``val/robust_accuracy`` and ``val/robust_loss``, a cross-entropy, of attacked ones; the same of the test images. The
-    best checkpoint is that of the highest ``val/robust_accuracy``, as robust accuracy often falls again while training
-    goes on (https://arxiv.org/abs/2002.11569).
+    Logged as by `Classification`, with these differences:
+
+    - ``train/robust_accuracy``, on attacked images, replaces ``train/accuracy``.
+    - ``val/accuracy`` and ``val/loss`` are measured on natural images.
+    - ``val/robust_accuracy`` and ``val/robust_loss`` (cross-entropy) are measured on attacked images.
+    - The same four values are logged for the test images.
+
+    The best checkpoint has the highest ``val/robust_accuracy``, as robust accuracy often falls again during training
+    (https://arxiv.org/abs/2002.11569).
 
     Args:
-        network: A timm name, ours (``cifar_resnet32``, ``convnet``, …) among them, or a module that maps images to
+        network: A timm name, including ours (``cifar_resnet32``, ``convnet``, …), or a module that maps images to
             logits ``(N, num_classes)``.
         num_classes: Number of classes; on the command line it comes from the data.
-        mean: Mean that the data subtracts from each channel of its pixels. If neither ``mean`` nor ``std`` is given,
-            both come from the trainer's datamodule, or are 0 and 1 without one.
-        std: Standard deviation that the data then divides each channel by.
-        attack: Makes the training images, from images in [0, 1]. None is `PGD` with its own defaults, with start
-            "gaussian" for TRADES and MART.
-        attack_loss: What the training attack raises: the cross-entropy with the labels ("cross_entropy"), the
-            divergence from what the network says of the natural image ("divergence", as in TRADES), or the
-            ``objective`` ("objective"). None is "divergence" where ``trades_beta`` is not 0, else "cross_entropy".
+        mean: Channel means that the data's normalization subtracts. If neither ``mean`` nor ``std`` is given, both come
+            from the trainer's datamodule; without one they are 0 and 1.
+        std: Channel standard deviations that the normalization divides by.
+        attack: Attack that makes the training images from images in [0, 1]. None is `PGD` with default arguments, but
+            with start "gaussian" for TRADES and MART.
+        attack_loss: Loss that the training attack maximizes. "cross_entropy": cross-entropy with the labels.
+            "divergence": Kullback-Leibler divergence from the prediction on the natural image, as in TRADES.
+            "objective": the ``objective``. None is "divergence" if ``trades_beta`` is not 0, else "cross_entropy".
         eval_steps: Number of attack steps for validation and test images. They are attacked by PGD in the ball of
             ``attack``, maximizing cross-entropy, with a step size of at most eps/4, from random starts drawn from the
             run's seed.
-        trades_beta: 0 trains on attacked images alone. Else the objective is that of the natural images, and
-            ``trades_beta`` times the divergence of the attacked images' probabilities from theirs is added to it:
-            TRADES (https://arxiv.org/abs/1901.08573), whose authors use 6. Logged as ``divergence``, unweighted.
+        trades_beta: Weight of the divergence in TRADES (https://arxiv.org/abs/1901.08573); 0 trains on attacked images
+            only. With TRADES, the loss is the objective on natural images plus ``trades_beta`` times the divergence
+            between the predictions on natural and attacked images. The divergence is logged unweighted as
+            ``divergence``. The authors use 6.
         mart_beta: Weight of the divergence in MART (https://openreview.net/forum?id=rklOg6EFwS), 0 for no MART. The
-            objective is that of the attacked images, and the terms of `mart_terms` are added, logged as ``margin``
-            and, unweighted, ``divergence``. The authors use 6 for a wide ResNet and 5 for a ResNet-18.
-        batch_norm: How natural and attacked images share batch normalization where both are trained on. "alternate":
-            two batches, natural images first; both move the running statistics. "repeated": the natural images then
-            move them once more, as in the code of TRADES. "shared": one batch. "dual": each kind has its own
-            batch-norm layers (https://arxiv.org/abs/1911.09665); evaluation and export use the layers of the attacked
+            objective is computed on the attacked images, and the terms of `mart_terms` are added. They are logged as
+            ``margin`` and, unweighted, ``divergence``. The authors use 6 for a wide ResNet and 5 for a ResNet-18.
+        batch_norm: How natural and attacked images share batch normalization if both are trained on. "alternate": two
+            batches, natural images first; both update the running statistics. "repeated": the natural images then
+            update them once more, as in the code of TRADES. "shared": one batch. "dual": each kind has its own
+            batch-norm layers (https://arxiv.org/abs/1911.09665). Evaluation and export use the layers of the attacked
             images.
         options: All other arguments of `Classification`.
 
     Raises:
-        InputError: If an argument is out of its range, the network is unknown or does not fit, an attack is targeted,
-            the objective does not go with the network, the soft labels of Mixup and CutMix, or ``batch_norm``, or
-            MART is given with TRADES or soft labels.
+        InputError: If an argument is out of range, the network is unknown or does not fit, or an attack is targeted.
+            Also if the objective does not support the network, the soft labels of Mixup and CutMix, or ``batch_norm``,
+            or MART is combined with TRADES or soft labels.
     """
 
     monitor = "val/robust_accuracy"
@@ -141,23 +146,23 @@ class AdversarialClassification(Classification):
 
     @property
     def pixel_network(self) -> Normalized:
-        """The network for images in pixel units, made of parts of the recipe."""
+        """The network for images in pixel units; it shares layers and statistics with the recipe."""
         return Normalized(self.network, self.mean, self.std, memory_format=self.memory_format)
 
     def setup(self, stage: str) -> None:
-        """Take mean and std from the datamodule where they were not given."""
+        """Take mean and std from the datamodule if they were not given."""
         super().setup(stage)
         statistics_of_data(self, getattr(self.trainer, "datamodule", None))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss of a batch, as a scalar."""
+        """Return the loss of a batch, as a scalar."""
         self._key = (run_seed(), self.current_epoch, batch_idx, self.global_rank)
         return super().training_step(batch, batch_idx)
 
     def _training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         images = to_memory_format(images, self.memory_format)
         context = self._context(images, labels)
-        # A dry run attacks for the step behind it, which is of the same batch.
+        # A dry run keeps its attacked images for the real step, which uses the same batch.
         if self._attacked is None or self.is_dry_run:
             self._attacked = self._attack(images, labels, context)
         attacked = self._normalised(self._attacked)
@@ -173,7 +178,7 @@ class AdversarialClassification(Classification):
             losses, terms = self.objective.parts(natural, labels, context)
         else:
             natural = self._natural(images)
-            # Before the next pass, whose features are not those of the teacher's images.
+            # Compute the objective before the next pass, which would overwrite the features of the natural images.
             losses, terms = self.objective.parts(natural, labels, context)
             logits = self(attacked)
         self._repeat(images)
@@ -183,7 +188,7 @@ class AdversarialClassification(Classification):
     def _mart_losses(
         self, images: Tensor, attacked: Tensor, labels: Tensor, context: Any
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """As `_training_losses`, for MART."""
+        """Return the same as `_training_losses`, for MART."""
         if self.batch_norm == "shared":
             natural, logits = self(torch.cat([images, attacked])).chunk(2)
         else:
@@ -196,17 +201,17 @@ class AdversarialClassification(Classification):
         return logits, losses, {**terms, "margin": margin, "divergence": divergence}
 
     def _natural(self, images: Tensor) -> Tensor:
-        """Logits of natural images in a batch of their own."""
+        """Return the logits of natural images, computed as a separate batch."""
         return self(images) if self.natural_norm is None else self.natural_norm(self.network, images)
 
     def _repeat(self, images: Tensor) -> None:
-        """Let natural images move the running statistics once more."""
+        """Update the running statistics with the natural images once more."""
         if self.batch_norm == "repeated":
             with torch.no_grad():
                 self(images)
 
     def _attack(self, images: Tensor, labels: Tensor, context: Any) -> Tensor:
-        """Attacked training images in pixel units."""
+        """Return attacked training images in pixel units."""
         network, pixels = self.pixel_network, self._pixels(images)
         loss: Callable[[Tensor, Tensor], Tensor] | None = None
         if self.attack_loss == "objective":

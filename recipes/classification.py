@@ -33,56 +33,58 @@ from ._run_facts import data_facts, run_epochs, run_length
 class Classification(SampleWeighting, LightningModule):
     """Trains a network to classify images.
 
-    A batch is a pair of images ``(N, C, H, W)`` and labels: class indices ``(N,)`` or class probabilities
-    ``(N, C)``. Logged once an epoch: ``train/loss``, ``train/accuracy``, ``val/loss``, ``val/accuracy``,
-    ``test/loss``, ``test/accuracy``, and from 20 classes on ``val/accuracy_top5`` and ``test/accuracy_top5``; and
-    every ``log_every_n_steps`` steps ``train/loss_step`` and ``train/accuracy_step``. Accuracies lie in [0, 1]. The
-    terms of an objective are logged under their names, e.g. ``train/kd``, unweighted.
+    A batch is a pair of images ``(N, C, H, W)`` and labels: class indices ``(N,)`` or class probabilities ``(N, C)``.
+
+    Logged once an epoch: ``train/loss``, ``train/accuracy``, ``val/loss``, ``val/accuracy``, ``test/loss``,
+    ``test/accuracy``. With 20 or more classes also ``val/accuracy_top5`` and ``test/accuracy_top5``. Logged every
+    ``log_every_n_steps`` steps: ``train/loss_step`` and ``train/accuracy_step``. Accuracies are in [0, 1]. The terms of
+    an objective are logged unweighted under their names, e.g. ``train/kd``.
 
     Args:
-        network: A timm name, ours (``cifar_resnet32``, ``convnet``, …) among them, or a module that maps images to
+        network: A timm name, including ours (``cifar_resnet32``, ``convnet``, …), or a module that maps images to
             logits ``(N, num_classes)``.
         num_classes: Number of classes; on the command line it comes from the data.
         in_chans: Channels of an image; on the command line it comes from the data.
         image_size: Height and width of an image in pixels, for networks that depend on it (``convnet``, vision
             transformers); on the command line it comes from the data.
         network_args: Further arguments of the timm network, e.g. ``{drop_path_rate: 0.1}``.
-        weights: File whose weights the network starts from, e.g. a run's ``best.ckpt``; see `start_from`.
-        objective: What is minimised, per sample.
-        optimizer: Called with the parameters. Default: SGD, rate 0.1, Nesterov momentum 0.9, weight decay 5e-4
-            (the setting of wide residual networks, https://arxiv.org/abs/1605.07146).
-        decay_biases_and_norms: False takes weight decay from biases, norms and what the network itself exempts.
-        layer_decay: Factor of the rate from a layer of the network to the one before it; None is none.
+        weights: File with the network's initial weights, e.g. a run's ``best.ckpt``; see `start_from`.
+        objective: Per-sample loss to minimize. Default: cross-entropy.
+        optimizer: Called with the parameters. Default: SGD, rate 0.1, Nesterov momentum 0.9, weight decay 5e-4 (the
+            setting of wide residual networks, https://arxiv.org/abs/1605.07146).
+        decay_biases_and_norms: If False, biases, normalization weights and the parameters that the network itself
+            exempts get no weight decay.
+        layer_decay: Ratio of a layer's learning rate to the next layer's rate. None uses one rate.
         parameter_options: Options of parameters by patterns of their names, e.g. ``{"*.head.*": {lr: 0.01}}``.
         lr_scheduler: Called with the optimizer. None keeps the rate constant.
         lr_interval: Whether the scheduler steps once per epoch or per optimizer step.
         mixup: Beta parameter of Mixup (https://arxiv.org/abs/1710.09412); 0 is off.
         cutmix: Beta parameter of CutMix (https://arxiv.org/abs/1905.04899); 0 is off.
         mix_probability: Share of the training batches that Mixup or CutMix is applied to.
-        mix_epochs: Beginning of the run in which Mixup and CutMix are applied: a share of the run, e.g. 0.9, or a
-            number of epochs, e.g. 1100; None is all of it.
-        class_groups: First and last class, both included, of groups whose accuracies are logged too, e.g.
-            ``{head: [0, 2], mid: [3, 6], tail: [7, 9]}`` as ``val/accuracy_head``, …; None is no groups.
-        channels_last: Memory format of network and images; None uses it for convolutional networks, where it is
-            faster, and changes nothing but the time.
+        mix_epochs: Length of the first part of the run, with Mixup and CutMix: a share of the run, e.g. 0.9, or a
+            number of epochs, e.g. 1100. None is the whole run.
+        class_groups: First and last class (inclusive) of groups with a separate accuracy, e.g. ``{head: [0, 2], mid:
+            [3, 6], tail: [7, 9]}``, logged as ``val/accuracy_head``, …. None is no groups.
+        channels_last: Memory format of network and images. None uses channels-last for convolutional networks, where it
+            is faster. It affects only the speed.
         compile: Run the network through `torch.compile`.
 
     Raises:
-        InputError: If the network is unknown or does not fit, a group's classes do not exist, or the objective does
-            not go with the network or cannot take the soft labels that Mixup and CutMix make.
+        InputError: If the network is unknown or does not fit, or a group's classes do not exist. Also if the objective
+            does not support the network or the soft labels of Mixup and CutMix.
     """
 
     monitor = "val/accuracy"
-    """The logged value that says which checkpoint is best; the larger the better."""
+    """Logged value of the best checkpoint; higher is better."""
     monitor_mode = "max"
 
     learning_rate = FoundRate()
 
     train_accuracy = "accuracy"
-    """What the accuracy on the training images is called in the log, after ``train/``."""
+    """Name of the training accuracy in the log, after ``train/``."""
 
     _objects: tuple[str, ...] = ("objective", "optimizer", "lr_scheduler")
-    """Arguments that are no plain values."""
+    """Arguments that are objects, not plain values."""
 
     def __init__(
         self,
@@ -113,8 +115,8 @@ class Classification(SampleWeighting, LightningModule):
         super().__init__()
         if num_classes is None or num_classes < 2:
             raise InputError(f"num_classes must be at least 2 but is {num_classes}: set it, as the data does not say")
-        # The command line stores the arguments as they were written; objects given in Python are left out, as a
-        # checkpoint holds only plain values.
+        # The command line stores the arguments as written. Objects given in Python are left out, as a checkpoint holds
+        # only plain values.
         objects = [] if has_written_hyperparameters() else list(self._objects)
         objects += ["network"] if isinstance(network, nn.Module) else []
         self.save_hyperparameters(ignore=objects, logger=False)
@@ -181,11 +183,11 @@ class Classification(SampleWeighting, LightningModule):
 
     @property
     def repeats_steps(self) -> bool:
-        """Return whether the loss of a batch can be computed twice, as `AWP` does."""
+        """True if the loss of a batch can be computed twice, as `AWP` does."""
         return self.objective.repeats_steps
 
     def setup(self, stage: str) -> None:
-        """Compile the network where that was asked for, and tell the objective what the data knows."""
+        """Load initial weights, compile the network if asked for, and give the objective the data's facts."""
         if self.weights is not None and stage == "fit":
             start_from(self.network, self.weights)
         if self._compile:
@@ -200,11 +202,11 @@ class Classification(SampleWeighting, LightningModule):
         self._seen_stages.clear()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)``."""
+        """Return the logits ``(N, num_classes)`` of images ``(N, C, H, W)``."""
         return self.network(to_memory_format(images, self.memory_format))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss of a batch, as a scalar."""
+        """Return the loss of a batch, as a scalar."""
         images, labels = self._checked(batch, "train")
         ratio = 1.0
         if self.mixing is not None and self._is_mixed():
@@ -225,43 +227,43 @@ class Classification(SampleWeighting, LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        """Begin new means."""
+        """Reset the means."""
         self._means.reset()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
         for name, mean in self._means.compute().items():
-            # One of a series, such as local_loss_3, is not for the progress bar.
+            # Members of a series, such as local_loss_3, are not shown in the progress bar.
             self.log(name, mean, prog_bar=not name[-1].isdigit(), sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss and accuracy on validation images."""
+        """Log loss and accuracy on validation images."""
         if self._evaluates_teacher():
             self._evaluate_teacher(batch)
         self._evaluate(batch, "val", self.val_metrics)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss and accuracy on test images."""
+        """Log loss and accuracy on test images."""
         self._evaluate(batch, "test", self.test_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the accuracies of groups of classes, and the teacher's, which does not change, once."""
+        """Log the accuracies of class groups; mark the teacher as evaluated, as its accuracy is constant."""
         self._log_groups("val")
         if not self.trainer.sanity_checking:
             self._teacher_is_evaluated = True
 
     def on_test_epoch_end(self) -> None:
-        """Log the accuracies of groups of classes."""
+        """Log the accuracies of class groups."""
         self._log_groups("test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Class probabilities ``(N, num_classes)`` of images, with or without labels."""
+        """Return class probabilities ``(N, num_classes)`` of images, with or without labels."""
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
         self._check_images(images)
         return self(images).float().softmax(1)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over all trainable parameters, with the schedule where there is one."""
+        """Return the optimizer over all trainable parameters, with the schedule if there is one."""
         optimizer = self.optimizer(parameter_groups(self, self.network, **self.grouping))
         scale_rates(optimizer)
         if self.lr_scheduler is None:
@@ -275,29 +277,29 @@ class Classification(SampleWeighting, LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def teardown(self, stage: str) -> None:
-        """Let the objective write what it has gathered."""
+        """Let the objective write its files."""
         self.objective.close()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take weights; those that another objective trained beside the network are left out by one without any."""
+        """Load weights. An objective without weights skips those that another objective trained."""
         if not self.objective.state_dict():
             state_dict = {key: value for key, value in state_dict.items() if not key.startswith("objective.")}
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the epoch's means so far, and facts that a student of this network needs."""
+        """Save the epoch's means so far, and the facts that a student of this network needs."""
         checkpoint["means"] = self._means.state_dict(self.trainer.strategy.reduce)
         checkpoint["data_facts"] = self._data_facts
         checkpoint["run_epochs"] = self._run_epochs()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the epoch's means."""
+        """Restore the epoch's means."""
         self._means.load_state_dict(checkpoint.get("means", {}))
         self._trained_epoch = checkpoint.get("epoch", 0)
         self._trained_run_epochs = checkpoint.get("run_epochs")
 
     def on_train_start(self) -> None:
-        """Warn of what the run is too short for."""
+        """Warn of settings that the run is too short for."""
         self.objective.run_epochs = self._run_epochs()
         self.objective.check_run()
         if self.mixing is not None:
@@ -305,11 +307,11 @@ class Classification(SampleWeighting, LightningModule):
             warn_if_unreached(self.mix_epochs, self._run_epochs(), name="mix_epochs", effect=effect)
 
     def _training_losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """As `_losses`, of a training batch."""
+        """Return the same as `_losses`, for a training batch."""
         return self._losses(images, labels)
 
     def _losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Logits ``(N, num_classes)``, losses ``(N,)``, and the terms of the objective to log, each ``(N,)``."""
+        """Return logits ``(N, num_classes)``, losses ``(N,)``, and the objective's terms to log, each ``(N,)``."""
         images = to_memory_format(images, self.memory_format)
         context = self._context(images, labels)
         logits = self(images)
@@ -317,7 +319,7 @@ class Classification(SampleWeighting, LightningModule):
 
     def _context(self, images: Tensor, labels: Tensor) -> Any:
         """Return the objective's context of a batch."""
-        # Outside of a fit Lightning counts from 0, whatever the checkpoint says.
+        # Outside of fit, Lightning's epoch is 0, whatever the checkpoint's epoch.
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
         self.objective.epoch = self.current_epoch if fitting else self._trained_epoch
         self.objective.run_epochs = self._run_epochs() if fitting else self._trained_run_epochs
@@ -361,7 +363,7 @@ class Classification(SampleWeighting, LightningModule):
             accuracies.reset()
 
     def _checked(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
-        """The batch's images and labels; the first batch of a stage is looked at, which costs one host sync."""
+        """Return the batch's images and labels; check the labels of a stage's first batch, with one host sync."""
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise InputError(f"a batch must be a pair (images, labels) but is {type(batch).__name__}")
         images, labels = batch
@@ -390,10 +392,10 @@ class Classification(SampleWeighting, LightningModule):
             )
 
     def _run_epochs(self) -> int | None:
-        """Epochs in the run; None if it is not limited."""
+        """Return the epochs in the run; None if it is not limited."""
         return run_epochs(self.trainer)
 
 
 def _classes(labels: Tensor) -> Tensor:
-    """Class indices ``(N,)`` of labels that may be probabilities ``(N, C)``."""
+    """Return class indices ``(N,)`` of labels that may be probabilities ``(N, C)``."""
     return labels if labels.ndim == 1 else labels.argmax(1)

@@ -1,4 +1,4 @@
-"""Dataset distillation: the parameters are images."""
+"""Dataset distillation: the trained parameters are images."""
 
 from __future__ import annotations
 
@@ -29,71 +29,77 @@ from ._set_start import STARTS, SetStart
 class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
     """Makes a small synthetic training set from a large real one.
 
-    The images are the only parameters. Each step draws real images of every class and a network with fresh random
-    weights, and moves the synthetic images to where the loss ``matching`` finds them more like the real ones. Data is
-    read once, from any datamodule or loader, and kept in memory as it comes, uint8 for the datamodules here; batches of
-    each class are then drawn by (seed, step, class). An epoch is ``steps_per_epoch`` steps, or
-    ``networks_per_epoch`` networks.
+    The images are the only parameters. Each step draws real images of every class and a network with new random
+    weights. The loss ``matching`` measures in this network how synthetic and real images differ, and its gradient moves
+    the synthetic images. An epoch is ``steps_per_epoch`` steps, or ``networks_per_epoch`` networks.
 
-    Validation trains ``networks`` fresh networks on the synthetic images and measures them on the validation images;
-    it is as rare as ``trainer.check_val_every_n_epoch`` says. Test does so with ``test_networks`` networks, and with as
-    many on each of ``baselines``. Logged:
-    ``train/loss`` and its terms, sums over classes; ``val/accuracy``, ``val/loss``; ``test/accuracy``,
-    ``test/accuracy_std`` (of the population) and ``test/accuracy_0``, …, one for each network, and the same of
-    ``test/accuracy_random``, ``test/accuracy_kcenter`` and ``test/accuracy_png``; ``val/training_seconds`` and
-    ``test/training_seconds``, what it took to train the networks.
+    The data is read once, from any datamodule or loader, and kept in memory as it comes (uint8 with the datamodules
+    here). Batches are then drawn by (seed, step, class).
+
+    Validation trains ``networks`` new networks on the synthetic images and measures them on the validation images. This
+    is slow, so set ``trainer.check_val_every_n_epoch``. Test does the same with ``test_networks`` networks, on the
+    synthetic images and on every set of ``baselines``.
+
+    Logged:
+
+    - ``train/loss`` and its terms, summed over classes.
+    - ``val/accuracy`` and ``val/loss``.
+    - ``test/accuracy``, ``test/accuracy_std`` (of the population) and ``test/accuracy_0``, …, one per network.
+    - The same three for the baselines, as ``test/accuracy_random``, ``test/accuracy_kcenter`` and
+      ``test/accuracy_png``.
+    - ``val/training_seconds`` and ``test/training_seconds``, the time to train the networks.
 
     Args:
         num_classes: Number of classes; on the command line it comes from the data.
-        network: A timm name, ours (``convnet``, ``cifar_resnet8``, …) among them: the networks that synthetic and
-            real images are compared in. It is no part of checkpoints.
+        network: A timm name, including ours (``convnet``, ``cifar_resnet8``, …), of the networks that compare synthetic
+            and real images. They are not saved in checkpoints, except between two steps of one network.
         in_chans: Channels of an image; on the command line it comes from the data.
         image_size: Height and width of an image in pixels; on the command line it comes from the data.
         network_args: Further arguments of that network, e.g. ``{norm: batch}``.
         matching: The loss. Default: `DataDAM` with the paper's settings.
-        images_per_class: Synthetic images of each class, at most as many as there are real ones.
-        init: Images to start from: random real images ("real"), normal noise ("noise"), real images chosen by greedy
-            k-center on their pixels ("kcenter"), or a file of ``recipes export``; random real images fill up a class
-            that has fewer there. Images that were set in Python (``model.images.data.copy_(…)``) stay.
-        batch_real: Real images of each class in a step; a class with fewer gives all it has. Published: 256, and 64 in
-            DataDAM's code.
-        augmentation: Applied to the real and synthetic images of a class alike, and image by image in training on the
-            set; None is off.
-        steps_per_epoch: Optimizer steps that are called an epoch; None follows ``networks_per_epoch``.
-        networks_per_epoch: Length of an epoch in matching networks, each with the steps it serves (``outer_loop`` in
-            `GradientMatching`), so that a run's number of networks is the same for any ``images_per_class``. Used if
-            ``steps_per_epoch`` is None; 100 if both are.
+        images_per_class: Synthetic images per class, at most the number of real ones.
+        init: Initial images: random real images ("real"), normal noise ("noise"), real images chosen by greedy k-center
+            on their pixels ("kcenter"), or a file of ``recipes export``. If the file has too few images of a class,
+            random real images are added. Images that were set in Python (``model.images.data.copy_(…)``) stay.
+        batch_real: Real images per class in a step; a class with fewer images gives all of them. Published: 256, and 64
+            in DataDAM's code.
+        augmentation: Augmentation of real and synthetic images, with the same transform for all images of a class. The
+            networks for evaluation are trained with one transform per image. None is off.
+        steps_per_epoch: Optimizer steps per epoch. None uses ``networks_per_epoch``.
+        networks_per_epoch: Matching networks per epoch, each with all its steps (``outer_loop`` in `GradientMatching`).
+            The number of networks in a run is then the same for any ``images_per_class``. Used if ``steps_per_epoch``
+            is None; 100 if both are.
         optimizer: Called with the images. Default: SGD, rate 1, momentum 0.5, as published for up to 50 images per
             class; for more the rate is 10.
-        training: How networks are trained on the set to measure it. Default: as published, 1000 epochs.
-        networks: How many of them in validation.
-        test_networks: How many of them in test.
-        baselines: Sets that a test compares the distilled one with, each at the cost of ``test_networks`` networks:
-            random real images ("random"), a k-center choice ("kcenter"), the images as 8-bit pixels ("png"); ``[]``
-            leaves them out.
-        evaluation_network: A timm name; None is ``network``. Another one shows whether the set serves architectures
-            that it was not made with.
+        training: Training of the networks that evaluate the set. Default: as published, 1000 epochs.
+        networks: Number of networks in validation.
+        test_networks: Number of networks in test.
+        baselines: Sets that a test compares with the distilled set, each at the cost of ``test_networks`` networks:
+            random real images ("random"), a k-center choice ("kcenter"), the images as 8-bit pixels ("png"). ``[]`` is
+            no baselines.
+        evaluation_network: A timm name; None is ``network``. Another network shows whether the set is useful for
+            architectures that were not used to make it.
         evaluation_init: Initial weights of an ``evaluation_network`` other than ``network``: PyTorch's defaults
             ("torch"), as in the authors' code, or the network's own ("network"), e.g. He's for timm's ResNets.
-        evaluation_network_args: Further arguments of that network; None takes ``network_args`` if ``network`` is
-            measured, else none.
-        grid_every: Epochs between pictures of the first ten images of each class, as ``images/*.png`` in the run's
-            folder and to loggers that take images; 0 is off.
+        evaluation_network_args: Further arguments of that network. None uses ``network_args`` if it is the same
+            network, else none.
+        grid_every: Epochs between pictures of the first ten images per class, as ``images/*.png`` in the run's folder
+            and in loggers that accept images; 0 is off.
 
     Raises:
-        InputError: If an argument is out of its range or does not go with the network, and when the run starts: if the
-            data does not fit, a class has too few images, or there are several processes and either fewer classes or a
-            network whose batch normalisation mixes the classes.
+        InputError: If an argument is out of range or does not fit the network. At the start of a run: if the data does
+            not fit or a class has too few images. With several processes also if there are fewer classes than
+            processes, or the network's batch normalization mixes the classes.
     """
 
     monitor = "val/accuracy"
-    """The logged value that says which checkpoint is best; the larger the better."""
+    """Logged value of the best checkpoint; higher is better."""
     monitor_mode = "max"
 
     chooses_samples = True
-    """Says to callbacks that select training samples that this recipe draws its own."""
+    """Tells callbacks that select training samples that this recipe draws them itself."""
     repeats_steps = False
-    """Says to callbacks that a step cannot be computed twice, as each one takes the network further."""
+    """Tells callbacks that a step cannot be computed twice, as each step changes the network."""
 
     def __init__(
         self,
@@ -139,7 +145,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         matching = rebuild(matching, Matching, argument="matching") or DataDAM()
         augmentation = rebuild(augmentation, SiameseAugmentation, argument="augmentation")
         training = rebuild(training, SmallSetTraining, argument="training") or SmallSetTraining()
-        # As in `Classification`: a checkpoint holds only plain values.
+        # As in `Classification`, a checkpoint holds only plain values.
         described = {} if has_written_hyperparameters() else {"matching": matching, "augmentation": augmentation}
         described |= {"training": training} if described else {}
         self.save_hyperparameters(ignore=[*described, "optimizer"] if described else [], logger=False)
@@ -164,8 +170,8 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         self._resets = not same and evaluation_init == "torch"
         args = network_args if same and evaluation_network_args is None else evaluation_network_args
         self._evaluation_args = (evaluation_network or network, args or {})
-        self._evaluation_network(seed=0)  # refuses what cannot be built before anything is trained
-        # In a list, as a sub-module would be part of checkpoints, of the optimizer and of what DDP keeps alike.
+        self._evaluation_network(seed=0)  # fails early if the network cannot be built
+        # In a list: a sub-module would be in checkpoints, in the optimizer and synchronized by DDP.
         self._network = [self._build(*self._network_args, seed=0).eval()]
         for module in self._network[0].modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -175,7 +181,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
             self._network[0].to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.matching.attach(self._network[0], images_per_class=images_per_class)
         self.steps_per_epoch = steps_per_epoch or (networks_per_epoch or 100) * self.matching.network_steps
-        # Layers that do not serve are found here and not in the first step.
+        # Unsuitable layers are found here rather than in the first step.
         trial = ClassBatch(torch.zeros(2, in_chans, image_size, image_size), torch.arange(2), [1, 1])
         self.matching.terms(self._network[0], trial, trial, num_classes)
 
@@ -202,7 +208,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
     # -- data --------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Read the real images, choose the images to start from, and take the place of their loader."""
+        """Read the real images, choose the initial images, and replace the training loader."""
         precision = str(self.trainer.precision)
         if not precision.startswith("32") and not precision.endswith("mixed"):
             raise InputError(
@@ -222,18 +228,18 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
             raise InputError(f"{self.world} processes share {self.num_classes} classes: use at most as many processes")
         ExactResume.attach(self.trainer)
         self._start_from(RealImages(self._real_batches(), self.num_classes))
-        # From here on batches come from `train_dataloader` below.
+        # From here on, batches come from `train_dataloader` below.
         training_data_source(self.trainer).instance = self
 
     def train_dataloader(self) -> Any:
-        """Real images of this process's classes, ``steps_per_epoch`` batches of them."""
+        """Return a loader of real images of this process's classes, with ``steps_per_epoch`` batches."""
         assert self._batches is not None
         return self._batches.loader(self._position)
 
     # -- distillation ------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Take the matching network along to the device."""
+        """Move the matching network to the device."""
         self._batch_done = None
         self._network[0].to(self.device)
         if self._restored is not None:
@@ -241,7 +247,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
             self._restored = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The matching loss, summed over classes."""
+        """Return the matching loss, summed over classes."""
         assert self._batches is not None
         self._refuse_second_step(batch_idx)
         network = self._renewed_network()
@@ -254,11 +260,11 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         self._step += 1
         values = {f"train/{name}": term.detach() for name, term in {"loss": loss, **terms}.items()}
         self._means.update(values, 1)
-        # DDP averages the gradients of the processes, each of which has its own classes, and the loss is a sum.
+        # The loss is a sum over classes, which are split over the processes, but DDP averages gradients.
         return loss * self.world
 
     def _refuse_second_step(self, batch_idx: int) -> None:
-        """Raise if the step of this batch was computed before."""
+        """Raise an error if the step of this batch was computed before."""
         here = self.current_epoch, batch_idx
         if here == self._batch_done:
             raise InputError(
@@ -271,7 +277,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         return self.labels.view(self.num_classes, -1)
 
     def _renewed_network(self) -> nn.Module:
-        """The network of this step: with fresh weights, or one step further."""
+        """Return the network of this step: with new weights, or trained one step further."""
         network = self._network[0]
         if self._step % self.matching.network_steps == 0:
             seed = derived_seed(Stream.MATCHING_NETWORK, run_seed(), self._step)
@@ -289,7 +295,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         return network
 
     def _augmented(self, batch: ClassBatch, classes: Sequence[int]) -> ClassBatch:
-        """The batch with one transform for each class, which depends on the step and the class alone."""
+        """Return the batch with one transform per class, determined by seed, step and class."""
         images = batch.images
         if self.augmentation is not None:
             parts = zip(classes, images.split(list(batch.counts)), strict=True)
@@ -301,25 +307,25 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         return images if self.augmentation is None else self.augmentation(images, key, shared=False)
 
     def on_train_epoch_start(self) -> None:
-        """Begin new means."""
+        """Reset the means."""
         self._means.reset()
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means, and draw the images where that is due."""
+        """Log the epoch's means, and draw the images every ``grid_every`` epochs."""
         self.log_dict(self._means.compute(), prog_bar=True, sync_dist=True, reduce_fx="sum")
         if self.grid_every and (self.current_epoch + 1) % self.grid_every == 0 and self.trainer.is_global_zero:
             self.draw()
 
     def predict_step(self, batch: Any, batch_idx: int) -> None:
-        """Refuse: images predict nothing."""
+        """Refuse to predict: the images are not a classifier."""
         raise InputError("DatasetDistillation has no network to predict with: train one on --data DistilledImages")
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the images."""
+        """Return the optimizer over the images."""
         return self.optimizer([self.images])
 
     def _build(self, name: str, args: Mapping[str, Any], *, seed: int) -> nn.Module:
-        """A network with fresh weights, which depend on the seed alone."""
+        """Return a network with initial weights that depend only on the seed."""
         with isolated_rng(seed):
             return create_network(
                 name,
@@ -332,7 +338,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
     # -- resume ------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep where the run is, and the matching network if it serves several steps."""
+        """Save the position in the run, and the matching network if it has steps left."""
         steps = self.matching.network_steps
         between = self._step % steps and {k: v.cpu().clone() for k, v in self._network[0].state_dict().items()}
         checkpoint["distillation"] = {
@@ -343,7 +349,7 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint was written."""
+        """Continue from the checkpoint's position."""
         state = checkpoint.get("distillation")
         if state is None:
             raise InputError("the checkpoint is not of DatasetDistillation: give one of its own with --ckpt_path")
@@ -351,6 +357,6 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         self._means.load_state_dict(state.get("means", {}))
 
     def teardown(self, stage: str) -> None:
-        """Forget where a resumed fit had started, so that the next one begins at its beginning."""
+        """Forget the position of a resumed fit, so that the next fit starts at the beginning."""
         if stage == "fit":
             self._position = (0, 0)

@@ -1,4 +1,4 @@
-"""Local learning: a network trained module by module, with no gradient from one to the next."""
+"""Local learning: a network trained module by module, without gradients between modules."""
 
 from __future__ import annotations
 
@@ -28,48 +28,50 @@ from .classification import Classification
 
 
 class LocalLearning(Classification):
-    r"""Trains a network to classify images, each of its modules by a loss of its own.
+    r"""Trains a network to classify images, with a separate loss for each of its modules.
 
-    In the forward pass, as soon as a module is done, its head turns its features into losses, the backward pass of the
-    module runs and frees what it needed, and the next module gets the features without their gradient. So only one
-    module's activations are in memory at a time. The last module is trained by the network's own logits. The heads are
-    in checkpoints but not part of ``network``: evaluation, prediction and export know nothing of them. Every head is
-    trained by the ``objective``, with the sample weights of a callback.
+    When the forward pass has computed a module, an auxiliary head turns the module's features into losses. The backward
+    pass of the module runs at once and frees its activations. The next module gets the features without their gradient.
+    So only one module's activations are in memory at a time.
+
+    The last module is trained by the network's own logits. Every head is trained by the ``objective``, with the sample
+    weights of a callback. Heads are in checkpoints but not part of ``network``: evaluation, prediction and export do
+    not use them.
 
     A network that is a plain chain of its units is run unit by unit. Any other network is run as a whole, with hooks
     behind its modules.
 
-    The gradients of all modules meet in one step of one optimizer, so accumulation, precision and schedules
-    are Lightning's own. ``trainer.gradient_clip_val`` clips each module by itself, as a common norm would couple them.
-    Under DDP the gradients of each module are averaged while the next is at work.
+    The gradients of all modules are used in one optimizer step, so accumulation, precision and schedules are
+    Lightning's own. ``trainer.gradient_clip_val`` clips each module separately, as a common norm would couple the
+    modules. Under DDP, the gradients of a module are averaged while the next module runs.
 
     Logged as by `Classification`, and once an epoch ``train/local_loss_0``, … for each head; ``train/local_loss`` is
     their mean.
 
     Args:
-        network: A timm name, ours (``cifar_resnet32``, ``convnet``, …) among them, or a module that maps images to
+        network: A timm name, including ours (``cifar_resnet32``, ``convnet``, …), or a module that maps images to
             logits ``(N, num_classes)``.
         num_classes: Number of classes; on the command line it comes from the data.
-        auxiliary: Makes the heads, e.g. `AugLocal`. May be None where there is one module.
-        num_modules: Number of modules, of as equally many units as can be; 1 is ordinary training, bit for bit that of
-            `Classification`. None goes by ``units_per_module``.
-        units_per_module: Units of each module but the last. A unit is the stem of the network or one of its blocks.
-        units: The units by the names of the layers that end them, as in ``network.named_modules()`` and in order; a
-            name may be a regular expression for several, e.g. ``["blocks\.\d+"]``. None finds them.
-        step_per_module: Step and forget the gradients of each module as soon as it is done, which saves the memory of
-            the others' and gives the same weights. Refused for accumulation, fp16, heads that read other modules,
-            objectives with parameters, and optimizers whose steps on two parameters are not two separate steps, such
-            as Lamb and Lookahead.
-        mean: Mean that the data subtracts from each channel of its pixels, for heads that reconstruct the pixels. If
-            neither ``mean`` nor ``std`` is given, both come from the trainer's datamodule, or are 0 and 1 without one.
-        std: Standard deviation that the data then divides each channel by.
-        compile: Run each module with its head through `torch.compile`, as one function. Only for networks that are
-            run unit by unit.
+        auxiliary: Makes the heads, e.g. `AugLocal`. May be None if there is only one module.
+        num_modules: Number of modules, with as equal numbers of units as possible. 1 is ordinary training, bit for bit
+            equal to `Classification`. None uses ``units_per_module``.
+        units_per_module: Units per module, except the last. A unit is the stem of the network or one of its blocks.
+        units: The units, given by the names of their last layers as in ``network.named_modules()``, in order. A name
+            may be a regular expression for several, e.g. ``["blocks\.\d+"]``. None finds them.
+        step_per_module: Step and free a module's gradients right after its backward pass. This saves the memory of the
+            other modules' gradients and gives the same weights. Not available with accumulation, fp16, heads that read
+            other modules, objectives with parameters, and optimizers that couple parameters, such as Lamb and
+            Lookahead.
+        mean: Channel means that the data's normalization subtracts, for heads that reconstruct the pixels. If neither
+            ``mean`` nor ``std`` is given, both come from the trainer's datamodule; without one they are 0 and 1.
+        std: Channel standard deviations that the normalization divides by.
+        compile: Run each module with its head through `torch.compile`, as one function. Only for networks that are run
+            unit by unit.
         options: All other arguments of `Classification`.
 
     Raises:
-        InputError: If the network cannot be cut, or not like this, a head cannot stand where it is to, or an option of
-            `Classification` or the optimizer does not go with cuts.
+        InputError: If the network cannot be cut as asked, a head does not fit at its place, or the optimizer or an
+            option of `Classification` does not support cuts.
     """
 
     _objects = (*Classification._objects, "auxiliary")
@@ -97,7 +99,7 @@ class LocalLearning(Classification):
         self.step_per_module = step_per_module
         register_statistics(self, mean, std, in_chans=self.in_chans)
         self.heads = nn.ModuleList()
-        # Names and no layers, as any layer may be replaced later: SyncBatchNorm takes the place of other norms.
+        # Names instead of layers, as a layer may be replaced later, e.g. by SyncBatchNorm.
         self._cuts: list[str] = []
         self._layers: list[list[str]] = []
         self._is_chain = False
@@ -134,7 +136,7 @@ class LocalLearning(Classification):
             rank_zero_warn("compile is off, as the network computes something between its units")
 
     def _build(self, parts: Partition, auxiliary: Auxiliary, last_units: list[int], image_size: int) -> None:
-        """Make the heads, and say which parameters belong to which module."""
+        """Make the heads, and assign the parameters to the modules."""
         hint = str(getattr(self.network, "output_fmt", ""))
         inputs: tuple[int, ...] = (2, self.in_chans, image_size, image_size)
         for index, last in enumerate(last_units):
@@ -174,23 +176,23 @@ class LocalLearning(Classification):
 
     @property
     def _groups(self) -> list[list[str]]:
-        """Names of the parameters of each module and its head. Parameters without a module are the last one's."""
+        """Parameter names per module, including its head. Parameters without a module belong to the last one."""
         groups: list[list[str]] = [[] for _ in range(self.num_modules)]
         names = [name for name, _ in self.named_parameters()]
         for name in sorted(names, key=lambda name: not name.startswith("heads.")):
-            owner = name  # or its layer, where the parameter has got another name since
+            owner = name  # or its layer, if the parameter was renamed since
             while owner and owner not in self._modules_of:
                 owner = owner.rpartition(".")[0]
             groups[self._modules_of.get(owner, len(self.heads))].append(name)
         return groups
 
     def module_parameters(self, index: int) -> list[nn.Parameter]:
-        """The trained parameters of one module and its head."""
+        """Return the trained parameters of one module and its head."""
         named = dict(self.named_parameters())
         return [named[name] for name in self._groups[index] if named[name].requires_grad]
 
     def setup(self, stage: str) -> None:
-        """Check that the trainer can do this, and tell DDP which gradients are none of its business."""
+        """Check the trainer, and exclude locally trained parameters from DDP."""
         super().setup(stage)
         statistics_of_data(self, getattr(self.trainer, "datamodule", None))
         if stage != "fit" or not self.heads:
@@ -201,11 +203,11 @@ class LocalLearning(Classification):
             )
         if self.step_per_module:
             check_trainer_for_steps(self.trainer, self.network)
-        # DDP would wait for gradients that are there before its own backward pass begins.
+        # DDP would wait for gradients that are computed before its own backward pass begins.
         self._ddp_params_and_buffers_to_ignore = [name for group in self._groups[:-1] for name in group]
 
     def on_fit_start(self) -> None:
-        """Let all processes begin with the same weights; DDP sees to those of the last module."""
+        """Give all processes the same initial weights; DDP does this for the last module."""
         self._parameters_of = [self.module_parameters(index) for index in range(self.num_modules)]
         self._reached.clear()
         sizes = [sum(p.numel() for p in part.parameters() if p.requires_grad) for part in (self.network, self.heads)]
@@ -217,7 +219,7 @@ class LocalLearning(Classification):
                 dist.broadcast(named[name].data, src=0)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss of the last module, as a scalar; the others have had their backward pass."""
+        """Return the loss of the last module, as a scalar, after the backward passes of the other modules."""
         if self.heads and not self.is_dry_run and batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.trainer.optimizers[0].zero_grad()
         return super().training_step(batch, batch_idx)
@@ -232,7 +234,7 @@ class LocalLearning(Classification):
         if self._is_run_by_units():
             inputs = images
             for index, head in enumerate(self.heads):
-                # No name is given to the module's features, which would keep them while the next module runs.
+                # The module's features get no name here: a name would keep them in memory while the next module runs.
                 forward = self._function(module_losses, index)
                 inputs = self._learnt(index, *forward(self._named_layers(index), head, inputs, known), local=local)
             logits = self._function(call, len(self.heads))(self._named_layers(-1), inputs)
@@ -240,7 +242,7 @@ class LocalLearning(Classification):
             logits = self._run_with_hooks(images, known, local)
         losses, terms = self.objective.parts(logits, labels, context)
         if self.is_dry_run:
-            # The callback takes the gradients by itself, all at once: each module's are still those of its own loss.
+            # The callback computes all gradients at once. Each module still gets only the gradient of its own loss.
             return logits, losses + torch.stack(local).sum(0), terms
         self._means.update({f"train/local_loss_{index}": mean for index, mean in enumerate(local)}, len(images))
         return logits, losses, {**terms, "local_loss": torch.stack(local)}
@@ -253,20 +255,20 @@ class LocalLearning(Classification):
         return images, labels
 
     def _named_layers(self, index: int) -> list[nn.Module]:
-        """The layers of one module, as they are now."""
+        """Return the current layers of one module."""
         return [self.network.get_submodule(name) for name in self._layers[index]]
 
     def _function(self, function: Callable[..., Any], index: int) -> Callable[..., Any]:
-        """The function for one module, compiled where that was asked for."""
+        """Return the function for one module, compiled if asked for."""
         return compiled(function, index) if self._compile_modules else function
 
     def _is_run_by_units(self) -> bool:
-        """Return whether the network is a chain of its units, without hooks on the layers around them."""
+        """Return whether the network is a chain of its units, without hooks on the layers that contain the units."""
         around = (self, *(self.network.get_submodule(name) for name in self._around))
         return self._is_chain and not any(m._forward_hooks or m._forward_pre_hooks for m in around)
 
     def _run_with_hooks(self, images: Tensor, known: ModuleBatch, local: list[Tensor]) -> Tensor:
-        """Run the network as a whole, with hooks that train each module as soon as it is done."""
+        """Run the network as a whole, with hooks that train each module right after its forward pass."""
         inputs = images
 
         def hook(index: int, head: LocalHead, layer: nn.Module, args: Any, features: Tensor) -> Tensor:
@@ -305,7 +307,7 @@ class LocalLearning(Classification):
         return features.detach()
 
     def _learn(self, index: int, loss: Tensor) -> None:
-        """The backward pass of one module. Callbacks see nothing of it, as theirs is one a step."""
+        """Run the backward pass of one module. Callbacks are not called: their hook runs once a step."""
         trainer = self.trainer
         if self.step_per_module and trainer.accumulate_grad_batches > 1:
             raise InputError(
@@ -332,7 +334,7 @@ class LocalLearning(Classification):
     _parameters_of: list[list[nn.Parameter]]
 
     def _check_reached(self, index: int) -> None:
-        """Refuse a module with trained weights that its backward pass does not reach."""
+        """Refuse a module with trained weights that get no gradient in its backward pass."""
         named = dict(self.network.named_parameters())
         names = (name.removeprefix("network.") for name in self._groups[index] if name.startswith("network."))
         missing = [name for name in names if named[name].requires_grad and named[name].grad is None]
@@ -343,19 +345,19 @@ class LocalLearning(Classification):
             )
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """The backward pass of the last module; afterwards the gradients of all are there."""
+        """Run the backward pass of the last module; afterwards all modules have their gradients."""
         super().backward(loss, *args, **kwargs)
         self._reduction.finish()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
-        """Do nothing where there are gradients already: they were set to zero before the step."""
+        """Do nothing if there are heads: gradients were set to zero before the step."""
         if not self.heads:
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip each module by itself."""
+        """Clip each module separately."""
         if not self.heads:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
@@ -366,25 +368,25 @@ class LocalLearning(Classification):
     def _clip(parameters: list[nn.Parameter], value: float, algorithm: Any) -> None:
         parameters = [parameter for parameter in parameters if parameter.grad is not None]
         if not parameters:
-            return  # the module has made its step
+            return  # the module has stepped already
         if algorithm is not None and str(getattr(algorithm, "value", algorithm)) == "value":
             nn.utils.clip_grad_value_(parameters, value)
         else:
             nn.utils.clip_grad_norm_(parameters, value)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Tell the heads."""
+        """Call ``before_step`` of the heads."""
         for head in self.heads:
             head.before_step(self.network)  # type: ignore[operator]
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Step, and tell the heads."""
+        """Step, then call ``after_step`` of the heads."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         for head in self.heads:
             head.after_step(self.network)  # type: ignore[operator]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take weights; those of heads are left out by a network that has none."""
+        """Load weights. A network without heads skips the weights of heads."""
         if not self.heads:
             state_dict = {key: value for key, value in state_dict.items() if not key.startswith("heads.")}
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
