@@ -1,4 +1,4 @@
-"""Local-learning heads: what trains each module of a network that is cut into gradient-isolated ones."""
+"""Local-learning heads: auxiliary networks that train the gradient-isolated modules of a network."""
 
 from ._base import Auxiliary, Cut, LocalBatch, LocalHead
 from .auglocal import AugLocal, auglocal_depths, auglocal_units

@@ -1,4 +1,4 @@
-"""The contract between local learning and what trains each of its modules."""
+"""Base classes of local-learning heads."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ..partition.cuts import LocalUnit, Partition
 
 @dataclass(frozen=True)
 class Cut:
-    """Position of an auxiliary head: the end of one module of the network."""
+    """Position of a head: the output of one module of the network."""
 
     index: int
-    """The module, from 0."""
+    """Index of the module, from 0."""
     count: int
-    """Number of heads, one less than modules."""
+    """Number of heads, one less than the number of modules."""
     unit: int
-    """The module's last unit, from 0."""
+    """Index of the module's last unit, from 0."""
     partition: Partition
     inputs: tuple[int, ...]
-    """Shape of the module's input, batch included."""
+    """Shape of the module's input, including the batch."""
     features: tuple[int, ...]
-    """Shape of what the head gets, batch included."""
+    """Shape of the head's input, including the batch."""
     num_classes: int
     in_chans: int
     image_size: int
     channels_last: bool = False
-    """Whether the network keeps the channels of feature maps behind height and width, as Swin does."""
+    """True if the network's feature maps are ``(N, h, w, C)``, as in Swin."""
 
     @property
     def units(self) -> list[LocalUnit]:
@@ -41,92 +41,95 @@ class Cut:
         return self.partition.units
 
     def share(self) -> float:
-        """Depth in the network, from 0 for the first head to 1 for the last."""
+        """Return the position of the head in the network, from 0 for the first head to 1 for the last."""
         return self.index / (self.count - 1) if self.count > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class LocalBatch:
-    """The data of a batch that an auxiliary head gets in addition to its features."""
+    """Inputs of a head other than the features."""
 
     classify: Callable[[Tensor], Tensor]
-    """From logits ``(N, C)`` to losses ``(N,)``, by the run's objective."""
+    """The run's objective: maps logits ``(N, C)`` to losses ``(N,)``."""
     labels: Tensor
     """Class indices ``(N,)`` or probabilities ``(N, C)``."""
     images: Tensor
-    """The images ``(N, C, H, W)`` as the network sees them."""
+    """The images ``(N, C, H, W)`` that the network gets."""
     pixels: Callable[[], Tensor]
     """The images in [0, 1]."""
     inputs: Tensor
-    """The input of the module, detached."""
+    """The module's input, detached."""
 
 
 class LocalHead(nn.Module):
-    """Trains one module: maps its features to a loss per sample. It is no part of the deployed network."""
+    """Auxiliary network that trains one module: it maps the module's features to one loss per sample.
+
+    It is not part of the deployed network.
+    """
 
     reads_pixels: bool = False
-    """Whether it reads the images in [0, 1], for which the recipe must know the data's mean and std."""
+    """True if the head needs the images in [0, 1]; the recipe must then know the data's mean and std."""
 
     reads_inputs: bool = False
-    """Whether it reads the module's input, which is kept from layers that work in place then."""
+    """True if the head needs the module's input; the input is then protected from in-place layers."""
 
     def forward(self, features: Tensor, batch: LocalBatch) -> Tensor:
-        """Losses ``(N,)`` of the module's features.
+        """Return the losses ``(N,)``.
 
         Args:
-            features: What the module gave, with its gradient.
-            batch: What else is known.
+            features: Output of the module, with gradient.
+            batch: The other inputs of the head.
         """
         raise NotImplementedError
 
     def before_step(self, network: nn.Module) -> None:
-        """Called before each step of the optimizer, with the gradients there; nothing by default.
+        """Run before each optimizer step, with gradients available; does nothing by default.
 
         Args:
-            network: The network that is trained. Heads keep the names of its layers, as its layers may be replaced.
+            network: The trained network. Heads store names of its layers, because the layers may be replaced.
         """
 
     def after_step(self, network: nn.Module) -> None:
-        """Called after each step of the optimizer; nothing by default.
+        """Run after each optimizer step; does nothing by default.
 
         Args:
-            network: As for `before_step`.
+            network: As in `before_step`.
         """
 
 
 class Auxiliary(ABC):
-    """Base of the kinds of local heads: builds one head for each module but the last."""
+    """Base class of the kinds of local heads. It builds one head for every module except the last."""
 
     kept_units: int = 1
-    """Units at the end that stay together with the classifier where the network is cut after every unit."""
+    """Number of last units that stay with the classifier if the network is cut after every unit."""
 
     coupled: bool = False
-    """Whether a head reads the weights of other modules, so that modules cannot step one after the other."""
+    """True if a head reads the weights of other modules; modules then cannot step one after the other."""
 
     @abstractmethod
     def build(self, cut: Cut) -> LocalHead:
-        """A new head.
+        """Build a new head.
 
         Args:
-            cut: Where it stands.
+            cut: Position of the head.
 
         Raises:
-            InputError: If this kind of head cannot stand there.
+            InputError: If this kind of head does not fit there.
         """
 
 
 def check_auxiliary(name: str, value: Any) -> None:
-    """Refuse what is no kind of head.
+    """Raise an error for a value that is no kind of head.
 
     Raises:
-        InputError: If ``value``, given as argument ``name``, is none.
+        InputError: If ``value``, given as argument ``name``, is no `Auxiliary`.
     """
     if not isinstance(value, Auxiliary):
         raise InputError(f"{name} must be a kind of head, e.g. AugLocal(), but is {value!r}")
 
 
 def first_and_last(name: str, values: Any) -> tuple[float, float]:
-    """Return the weights of the first head and the last, finite and not negative; one number is both.
+    """Return the weights of the first and the last head, finite and at least 0; one number gives both.
 
     Raises:
         InputError: If ``values``, given as argument ``name``, are something else.

@@ -1,4 +1,4 @@
-"""Copies of a network's units with fresh weights."""
+"""Copies of a network's units with new weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..partition.cuts import LocalUnit
 
 
 def fresh_copy(module: nn.Module) -> nn.Module:
-    """A copy with new weights from the distribution that the module's own came from.
+    """Return a copy with new weights from the same distributions as the original ones.
 
-    Weights of two dimensions or more are shuffled, which is a new draw where they were drawn independently, whatever
-    from; vectors, which start at constants, are copied.
+    Weights with two or more dimensions are shuffled. If they were drawn independently, this is a new draw from the same
+    distribution. Vectors are copied, because they start at constants.
     """
     module = copy.deepcopy(module)
     with torch.no_grad():
@@ -29,7 +29,7 @@ def fresh_copy(module: nn.Module) -> nn.Module:
 
 
 def check_copied(unit: LocalUnit, who: str) -> None:
-    """Refuse a unit that is more than its layers."""
+    """Raise an `InputError` if running the unit's layers in order does not reproduce the unit."""
     if not unit.complete:
         raise InputError(
             f"{who} copies units of the network, but the unit {unit.name} cannot be copied: {unit.obstacle}. Choose"
@@ -38,15 +38,15 @@ def check_copied(unit: LocalUnit, who: str) -> None:
 
 
 class Adapter(nn.Module):
-    """Brings features to another shape: a strided 1x1 convolution, or a linear layer for tokens, and a norm.
+    """Layers that change the shape of features: a strided 1x1 convolution, or a linear layer for tokens, and a norm.
 
     Args:
-        inputs: Shape of the features, batch included.
-        outputs: Shape they are to have, batch included.
-        channels_last: Whether maps come and go as ``(N, h, w, C)``.
+        inputs: Shape of the features, including the batch.
+        outputs: Target shape, including the batch.
+        channels_last: True if maps are ``(N, h, w, C)`` before and after.
 
     Raises:
-        InputError: If one of them is a map and the other is not, or it would have to grow.
+        InputError: If only one of the shapes is a map, or the number of tokens differs.
     """
 
     def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], *, channels_last: bool = False) -> None:
@@ -63,27 +63,27 @@ class Adapter(nn.Module):
             rows, columns = (max(1, round(b / a)) for b, a in zip(before[1:], after[1:], strict=True))
             layers = [nn.Conv2d(before[0], after[0], 1, (rows, columns), bias=False), nn.BatchNorm2d(after[0])]
             if ((before[1] - 1) // rows + 1, (before[2] - 1) // columns + 1) != after[1:]:
-                # No stride leads to this size.
+                # No stride gives this size.
                 layers = [nn.AdaptiveAvgPool2d(after[1:]), nn.Conv2d(before[0], after[0], 1, bias=False), layers[1]]
             self.layers = nn.Sequential(*layers)
         else:
             self.layers = nn.Sequential(nn.Linear(before[0], after[0], bias=False), nn.LayerNorm(after[0]))
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features in their new shape."""
+        """Return the features in the target shape."""
         if features.ndim == 4 and self.channels_last:
             return self.layers(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.layers(features)
 
 
 class Readout(nn.Module):
-    """Logits where a network's own end cannot be copied: a mean, or the class token, and a linear layer.
+    """Classifier for networks with an end that cannot be copied: the mean, or the class token, and a linear layer.
 
     Args:
-        shape: Shape of the features, batch included.
-        num_classes: Size of the output.
-        channels_last: Whether maps come as ``(N, h, w, C)``.
-        class_token: Whether the first of several tokens stands for the image.
+        shape: Shape of the features, including the batch.
+        num_classes: Number of logits.
+        channels_last: True if maps are ``(N, h, w, C)``.
+        class_token: True if the first token is a class token.
     """
 
     def __init__(
@@ -95,5 +95,5 @@ class Readout(nn.Module):
         self.classifier = nn.Linear(self.maps.channels, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits ``(N, num_classes)``."""
+        """Return logits ``(N, num_classes)``."""
         return self.classifier(features[:, 0] if self.class_token else self.maps(features).mean((2, 3)))

@@ -1,4 +1,4 @@
-"""AugLocal: each module is trained by a short network of the same making as what lies behind it."""
+"""AugLocal: train each module with a small network built like the layers that follow it."""
 
 from __future__ import annotations
 
@@ -15,53 +15,54 @@ from ._copies import Adapter, Readout, check_copied, fresh_copy
 
 
 def auglocal_units(unit: int, units: int, depth: int) -> list[int]:
-    """The later units that the head behind ``unit`` is made like: spread evenly, the last one always among them.
+    """Return the indices of the later units that a head imitates: evenly spread, always including the last unit.
 
     Args:
         unit: Index of the unit that the head follows, from 0.
         units: Number of units of the network.
-        depth: Number of units of the head; all that are left where there are not more.
+        depth: Number of units of the head; if fewer units are left, all of them are used.
     """
     left = units - 1 - unit
     if depth >= left:
         return list(range(unit + 1, units))
-    # Python rounds halves to the even number, and so does the released code.
+    # Python rounds halves to even, as does the released code.
     return [round(unit + left / depth * step) for step in range(1, depth + 1)]
 
 
 def auglocal_depths(depth: int, modules: int, pyramid: float = 0.5) -> list[int]:
-    """Depths of the heads from the first to the last.
+    """Return the depths of the heads, from the first to the last.
 
-    They fall linearly from ``depth`` towards 1, ``pyramid`` of the way. Where that share does not reach the next whole
-    number, as with ``depth=2`` and ``pyramid=0.5``, they do not fall at all.
+    They fall linearly from ``depth`` towards 1; the last head goes the share ``pyramid`` of the way. Depths are
+    rounded. With ``depth=2`` and ``pyramid=0.5`` all heads keep depth 2.
 
     Args:
         depth: Depth of the first head.
-        modules: Number of modules, one more than heads.
-        pyramid: Share of the way to 1 that the last head goes, 0 to 1.
+        modules: Number of modules, one more than the number of heads.
+        pyramid: Share of the way to 1, from 0 to 1.
     """
     shares = [pyramid * head / (modules - 2) if modules > 2 else 0.0 for head in range(modules - 1)]
     return [max(1, round(depth * (1 - share) + share)) for share in shares]
 
 
 class AugLocal(Auxiliary):
-    """A head of ``depth`` units like those behind the module, evenly chosen, with weights of its own.
+    """AugLocal head: ``depth`` units built like units that follow the module, evenly chosen, with separate weights.
 
-    Paper: https://arxiv.org/abs/2402.17318. Basic blocks of this project's CIFAR ResNets are built anew for the width
-    they get, as in the released code: a block halves the image for each doubling of the width, but once at most, and
-    leaves the rest to the next. Units of other networks are copied as they are, behind a 1x1 convolution (tokens: a
-    linear layer) where the shape does not fit; the released code has no such networks. Behind the units comes a copy of
-    the network's end, or the mean of the map and a linear layer where the end has hidden layers that outweigh the
-    units, as VGG's have. Unlike in the released code, a head of depth 1
-    has no batch normalisation in front of its classifier, so a batch of one image does no harm.
+    Paper: https://arxiv.org/abs/2402.17318. Basic blocks of this project's CIFAR ResNets are built for the width of
+    their input, as in the released code. Such a block downsamples once at most; any further downsampling that the width
+    asks for is left to the next block. Units of other networks are copied, after a 1x1 convolution (tokens: a linear
+    layer) if the shape does not fit. The released code has no such networks.
+
+    The units are followed by a copy of the network's end. If the end has hidden layers with more parameters than the
+    units, as in VGG, the mean of the map and a linear layer replace it. Unlike in the released code, a head of depth 1
+    has no batch norm before its classifier, so it also works on a batch of one image.
 
     Args:
-        depth: Units of the first head, 2 (the released code uses 1 to 5 for ResNet-32 and ResNet-110, 4 for ResNet-34
-            on ImageNet).
-        pyramid: How far towards 1 the depth falls from the first head to the last: 0 not at all, 1 all the way. 0.5 is
-            the released code's.
-        merge_last: Where the network is cut after every unit, keep the last ``depth + 1`` units and the classifier
-            together, as in the released code for CIFAR; False cuts there too, as in its code for ImageNet.
+        depth: Number of units of the first head, 2 by default. The released code uses 1 to 5 for ResNet-32 and
+            ResNet-110, and 4 for ResNet-34 on ImageNet.
+        pyramid: Share of the way to 1 that the depth falls from the first head to the last: 0 keeps the depth, 1 ends
+            at depth 1. The default is the released code's.
+        merge_last: Applies if the network is cut after every unit. True keeps the last ``depth + 1`` units and the
+            classifier together, as in the released code for CIFAR. False cuts there too, as in its code for ImageNet.
 
     Raises:
         InputError: If ``depth`` is less than 1 or ``pyramid`` is outside [0, 1].
@@ -75,7 +76,7 @@ class AugLocal(Auxiliary):
         self.kept_units = depth + 1 if merge_last else 1
 
     def build(self, cut: Cut) -> LocalHead:
-        """The head behind one module."""
+        """Build the head for one module."""
         depth = auglocal_depths(self.depth, cut.count + 1, self.pyramid)[cut.index]
         chosen = [cut.units[index] for index in auglocal_units(cut.unit, len(cut.units), depth)]
         layers: list[nn.Module] = []
@@ -106,17 +107,17 @@ class AugLocal(Auxiliary):
 
 
 def _outweighs(tail: Iterable[nn.Module], units: Iterable[nn.Module]) -> bool:
-    """Return whether a network's end has hidden layers, as VGG has, and more parameters than the units before it."""
+    """Return whether a network's end has hidden layers and more parameters than the units before it."""
     hidden = sum(parameter.ndim > 1 for layer in tail for parameter in layer.parameters()) > 1
     sizes = [sum(p.numel() for layer in layers for p in layer.parameters()) for layers in (tail, units)]
     return hidden and sizes[0] > sizes[1]
 
 
 class ClassifierHead(LocalHead):
-    """Trains a module by the objective on its own logits.
+    """Head that trains a module with the run's objective on the head's logits.
 
     Args:
-        layers: From the module's features to logits.
+        layers: Network from the module's features to logits.
     """
 
     def __init__(self, layers: nn.Module) -> None:
@@ -124,7 +125,7 @@ class ClassifierHead(LocalHead):
         self.layers = layers
 
     def forward(self, features: Tensor, batch: LocalBatch) -> Tensor:
-        """Losses ``(N,)``."""
+        """Return the losses ``(N,)``."""
         return batch.classify(self.layers(features))
 
 
@@ -134,7 +135,7 @@ def _basic_block(unit: LocalUnit) -> bool:
 
 
 def _basic_blocks(width: int, units: list[LocalUnit]) -> list[nn.Module]:
-    """Return blocks of the units' widths; each halving that a larger width asks for is done by it or a later block."""
+    """Return blocks with the units' widths. Each doubling of the width halves the map, in this block or a later one."""
     blocks: list[nn.Module] = []
     owed = 0
     for unit in units:

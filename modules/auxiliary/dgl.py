@@ -1,4 +1,4 @@
-"""DGL: each module is trained by a small classifier that looks at a coarse map."""
+"""DGL: train each module with a small classifier on its pooled features."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from .auglocal import ClassifierHead
 
 
 class DGL(Auxiliary):
-    """Decoupled greedy learning: a classifier on the module's features, without gradient between modules.
+    """Decoupled greedy learning: a classifier on the module's features, without gradients between modules.
 
-    Paper: https://arxiv.org/abs/1901.08164. Tokens are taken as a square map. All heads but "linear" normalise by
-    batch.
+    Paper: https://arxiv.org/abs/1901.08164. Tokens are used as a square map. All heads except "linear" use batch norm.
 
     Args:
-        head: "mlp-sr" pools the map to a quarter of its height and width, applies three 1x1 convolutions, pools to 2x2
-            pixels and ends in hidden linear layers of 4C units, C being the channels, and a linear one; it is what the
-            paper's results are of. "mlp" is that without the convolutions. "cnn" is two 3x3 convolutions and one linear
-            layer. "linear" is the mean of the map and one linear layer.
-        source: Whose heads. "auglocal", the code of AugLocal, in which DGL is the baseline that its and MAN's tables
-            show: two hidden layers without biases, and He-normal convolutions; its "cnn", which is ours, classifies the
-            mean of the map. "dgl", the code of the paper: three hidden layers with biases, PyTorch's initialization,
-            and "cnn" pools to 2x2 pixels and normalises them.
+        head: "mlp-sr" pools the map to a quarter of its height and width and applies three 1x1 convolutions. It then
+            pools to 2x2 pixels and applies hidden linear layers of 4C units, with C channels, and a linear classifier.
+            The paper's results use "mlp-sr". "mlp" has no convolutions. "cnn" is two 3x3 convolutions and a linear
+            layer. "linear" is the mean of the map and a linear layer.
+        source: Released code that the heads follow. "auglocal" is AugLocal's code; DGL is the baseline in the tables of
+            AugLocal and MAN. It has two hidden layers without biases and He-normal convolutions, and "mlp" does not
+            pool first. Its "cnn" is ours and classifies the mean of the map. "dgl" is the code of the DGL paper: three
+            hidden layers with biases and PyTorch's initialization. Its "cnn" pools to 2x2 pixels and normalizes them.
 
     Raises:
         InputError: If ``head`` or ``source`` is unknown.
@@ -45,7 +44,7 @@ class DGL(Auxiliary):
         self.source = source
 
     def build(self, cut: Cut) -> LocalHead:
-        """The head behind one module."""
+        """Build the head for one module."""
         maps = ToMaps(cut.features, channels_last=cut.channels_last)
         channels, height, width = maps.shape
         papers = self.source == "dgl"
@@ -73,6 +72,6 @@ class DGL(Auxiliary):
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
-    """A convolution with batch normalisation and ReLU."""
+    """Return a convolution with batch norm and ReLU."""
     layer = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     return [layer, nn.BatchNorm2d(outputs), nn.ReLU()]

@@ -1,4 +1,4 @@
-"""Feature reconstruction: each module keeps what its own input needs to be rebuilt."""
+"""Feature reconstruction: train each module to keep the information needed to rebuild its input."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from .dgl import DGL
 
 
 class FeatureReconstruction(Auxiliary):
-    """The input of the module is reconstructed from its output, beside any head; for transformers.
+    """Reconstruction of a module's input from its output, added to any head; for transformers.
 
-    Paper: https://arxiv.org/abs/2212.14215, of which decoders and weights were not at hand and which has no released
-    code. What is here is our own reading: the target is the module's detached input, each pixel or token normalised;
-    the decoder is a 1x1 convolution to as many channels as the stages of the module have merged pixels, which are put
-    in their places, and a 3x3 convolution; the loss is the mean squared error. The first module reconstructs the image
-    as the network gets it.
+    Paper: https://arxiv.org/abs/2212.14215. It has no released code, and its decoders and loss weights were not
+    available, so this is our reading. The target is the module's detached input, with every pixel or token normalized.
+    The decoder is a 1x1 convolution, a pixel shuffle back to the input's resolution and a 3x3 convolution. The loss is
+    the mean squared error. The first module reconstructs the image that the network gets.
 
     Args:
-        weight: Weight of the reconstruction for the first head and the last; it goes linearly between them. One number
-            is both.
-        head: What trains the features beside it. None is `DGL` with a linear layer.
+        weight: Weights of the reconstruction for the first and the last head, interpolated linearly between them. One
+            number gives both.
+        head: Kind of head that the reconstruction is added to. None is `DGL` with a linear layer.
 
     Raises:
-        InputError: If ``weight`` is not one number or two, of 0 or more, or ``head`` is no kind of head.
+        InputError: If ``weight`` is not one number or two, at least 0, or ``head`` is no kind of head.
     """
 
     def __init__(self, weight: float | tuple[float, float] = (1.0, 1.0), *, head: Auxiliary | None = None) -> None:
@@ -38,7 +37,7 @@ class FeatureReconstruction(Auxiliary):
         self.kept_units, self.coupled = self.head.kept_units, self.head.coupled
 
     def build(self, cut: Cut) -> LocalHead:
-        """The head behind one module."""
+        """Build the head for one module."""
         weight = self.weight[0] * (1 - cut.share()) + self.weight[1] * cut.share()
         features = ToMaps(cut.features, channels_last=cut.channels_last)
         image = len(cut.inputs) == 4 and cut.index == 0
@@ -47,14 +46,14 @@ class FeatureReconstruction(Auxiliary):
 
 
 class ReconstructionHead(LocalHead):
-    """A head with the reconstruction of the module's input beside it.
+    """Head that adds the reconstruction of the module's input to another head.
 
     Args:
-        head: What trains the features beside it.
-        features: Arranges the module's output as maps.
-        inputs: Arranges its input as maps.
+        head: The other head.
+        features: Converts the module's output to maps.
+        inputs: Converts the module's input to maps.
         weight: Weight of the reconstruction.
-        normalise: Whether each pixel or token of the input is normalised over its channels.
+        normalise: True normalizes every pixel or token of the input over its channels.
     """
 
     def __init__(self, head: LocalHead, features: ToMaps, inputs: ToMaps, *, weight: float, normalise: bool) -> None:
@@ -75,7 +74,7 @@ class ReconstructionHead(LocalHead):
             )
 
     def forward(self, features: Tensor, batch: LocalBatch) -> Tensor:
-        """Losses ``(N,)``."""
+        """Return the losses ``(N,)``."""
         losses = self.head(features, batch)
         if self.decoder is None:
             return losses
@@ -89,9 +88,9 @@ class ReconstructionHead(LocalHead):
         return losses + self.weight * (at_least_single(rebuilt) - target).square().mean((1, 2, 3))
 
     def before_step(self, network: nn.Module) -> None:
-        """Pass on."""
+        """Call `before_step` of the other head."""
         self.head.before_step(network)
 
     def after_step(self, network: nn.Module) -> None:
-        """Pass on."""
+        """Call `after_step` of the other head."""
         self.head.after_step(network)

@@ -1,4 +1,4 @@
-"""InfoPro: each module keeps what the image needs to be rebuilt, and what tells the classes apart."""
+"""InfoPro: train each module to keep the information needed to rebuild the image and to separate the classes."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ from .dgl import convolution
 
 
 class InfoPro(Auxiliary):
-    """The image is reconstructed from the module's features, and the features are trained for the classes.
+    """Reconstruction of the image from the module's features, plus a classification or contrastive loss.
 
-    Paper: https://arxiv.org/abs/2101.10832. The loss is ``reconstruction`` times the cross-entropy of each pixel of
-    the image, in [0, 1], plus ``task`` times the objective of a classifier, or a supervised contrastive loss. Both
-    weights go linearly from the first head to the last. (MAN's released code goes by the stage of the network, which
-    with few modules makes weights negative; that is not repeated here.) The pixels are known by the recipe's ``mean``
-    and ``std``. Convolutions are normal with variance 2 / fan-out, the decoder's too, as in the authors' code.
+    Paper: https://arxiv.org/abs/2101.10832. The loss is ``reconstruction · BCE(pixels) + task · L``. BCE is the mean
+    binary cross-entropy of the image's pixels in [0, 1]. L is the run's objective on a classifier's logits, or a
+    supervised contrastive loss. Both weights are interpolated linearly from the first head to the last. MAN's released
+    code interpolates by the network's stage instead, and with few modules its weights become negative. The recipe
+    computes the pixels with its ``mean`` and ``std``. All convolutions, including the decoder's, are initialized
+    normally with variance 2 / fan-out, as in the authors' code.
 
     Args:
-        mode: "softmax" trains a classifier by the run's objective, "contrast" features of unit length by the
-            contrastive loss of https://arxiv.org/abs/2004.11362 with one view of each image, which needs class indices.
-        reconstruction: Weight of the reconstruction for the first head and the last; one number is both. This default
-            and the next are of the authors' code for ResNet-32 in 16 modules.
-        task: Weight of the other part for the first head and the last.
-        head: Convolutions and linear layers of the classifier, as the authors write it: "1c2f" is one convolution that
-            doubles the channels and halves the map, up to 64 channels, and two linear layers; "0c1f" is a linear layer.
+        mode: "softmax" trains a classifier with the run's objective. "contrast" trains features of unit length with
+            the contrastive loss of https://arxiv.org/abs/2004.11362 and one view per image; it needs class indices.
+        reconstruction: Weights of the reconstruction for the first and the last head; one number gives both. The
+            defaults of both weights are the authors' for ResNet-32 in 16 modules.
+        task: Weights of the other loss for the first and the last head.
+        head: Convolutions and linear layers of the classifier, in the authors' notation. "1c2f" is one convolution and
+            two linear layers; "0c1f" is a linear layer. With fewer than 64 channels the first convolution doubles them
+            and halves the map.
         hidden: Size of the hidden linear layers, and of the features of "contrast".
         temperature: Temperature of "contrast".
 
     Raises:
-        InputError: If ``mode`` or ``head`` is unknown, or a weight, ``hidden`` or ``temperature`` is out of range, or
+        InputError: If ``mode`` or ``head`` is unknown, a weight, ``hidden`` or ``temperature`` is out of range, or
             both weights of a head are 0.
     """
 
@@ -71,7 +73,7 @@ class InfoPro(Auxiliary):
         self.temperature = temperature
 
     def build(self, cut: Cut) -> LocalHead:
-        """The head behind one module."""
+        """Build the head for one module."""
         first, last = (tuple(values[end] for values in (self.reconstruction, self.task)) for end in (0, 1))
         share = cut.share()
         weights = [before * (1 - share) + after * share for before, after in zip(first, last, strict=True)]
@@ -89,15 +91,15 @@ class InfoPro(Auxiliary):
 
 
 class InfoProHead(LocalHead):
-    """Reconstruction of the image beside a task.
+    """Head with a reconstruction loss and a task loss.
 
     Args:
-        maps: Arranges the features as maps.
-        decoder: From maps of the image's size to its pixels, before the sigmoid.
-        layers: From maps to logits, or to features for the contrast.
+        maps: Converts the features to maps.
+        decoder: Network from maps of the image's size to its pixels, before the sigmoid.
+        layers: Network from maps to logits, or to features for the contrastive loss.
         reconstruction: Weight of the reconstruction.
-        task: Weight of the task.
-        temperature: Temperature of the contrast; None trains ``layers`` by the objective.
+        task: Weight of the task loss.
+        temperature: Temperature of the contrastive loss; None uses the run's objective.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class InfoProHead(LocalHead):
     ) -> None:
         super().__init__()
         self.maps = maps
-        # What has no weight has no gradient either, which DDP and checkpoints are spared.
+        # A loss of weight 0 gives no gradients, so its layers are left out of DDP and checkpoints.
         self.decoder = decoder if reconstruction else None
         self.reads_pixels = bool(reconstruction)
         self.layers = layers if task else None
@@ -121,7 +123,7 @@ class InfoProHead(LocalHead):
         self.temperature = temperature
 
     def forward(self, features: Tensor, batch: LocalBatch) -> Tensor:
-        """Losses ``(N,)``."""
+        """Return the losses ``(N,)``."""
         maps = self.maps(features)
         losses = features.new_zeros(len(features), dtype=torch.float32)
         if self.decoder is not None:
@@ -140,14 +142,18 @@ class InfoProHead(LocalHead):
 
 
 def contrastive_loss(features: Tensor, labels: Tensor, *, temperature: float = 0.07) -> Tensor:
-    """Supervised contrastive losses ``(N,)`` of features ``(N, D)``, one view each (https://arxiv.org/abs/2004.11362).
+    """Compute the supervised contrastive loss with one view per image (https://arxiv.org/abs/2004.11362).
 
-    An image's positives are the others of its class in the batch; without any its loss is 0.
+    ``L_i = -mean_p log(exp(cos(f_i, f_p) / T) / Σ_j exp(cos(f_i, f_j) / T))`` with j ≠ i. The
+    positives p are the other images of the same class in the batch. Without positives the loss is 0.
 
     Args:
-        features: Of any length; they are normalised.
-        labels: Class indices ``(N,)``; of probabilities ``(N, C)`` the likeliest.
-        temperature: Divides the cosines.
+        features: Features f, shape ``(N, D)``; they are normalized.
+        labels: Class indices ``(N,)``, or probabilities ``(N, C)``, where the most probable class is used.
+        temperature: Temperature T.
+
+    Returns:
+        Losses, shape ``(N,)``.
     """
     labels = labels if labels.ndim == 1 else labels.argmax(1)
     similar = cosines(F.normalize(at_least_single(features), dim=1)) / temperature
@@ -158,17 +164,17 @@ def contrastive_loss(features: Tensor, labels: Tensor, *, temperature: float = 0
 
 
 def image_decoder(channels: int, in_chans: int) -> nn.Module:
-    """Two 3x3 convolutions from feature maps of the image's size to its channels, as in the authors' code."""
+    """Return two 3x3 convolutions from feature maps of the image's size to its channels, as in the authors' code."""
     decoder = nn.Sequential(*convolution(channels, 12, 3), nn.Conv2d(12, in_chans, 3, padding=1))
     he_initialization(decoder)
     return decoder
 
 
 def classifier(channels: int, size: int, *, convolutions: int, linear: int, hidden: int) -> nn.Module:
-    """Convolutions, of which the first halves the map, the mean, and linear layers."""
+    """Return a network of convolutions, the mean over the map, and linear layers."""
     layers: list[nn.Module] = []
     for index in range(convolutions):
-        # 16 and 32 channels double at half the size; from 64 on both stay, as in the authors' code.
+        # Below 64 channels, double them and halve the map; from 64 on keep both, as in the authors' code.
         wider = 2 * channels if index == 0 and channels < 64 else channels
         layers += convolution(channels, wider, 3, 2 if wider > channels else 1)
         channels = wider

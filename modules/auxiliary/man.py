@@ -1,4 +1,4 @@
-"""MAN: a head that follows the next module's first block by a moving average of its weights."""
+"""MAN: a head with a moving average of the next module's first unit."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .dgl import DGL
 
 
 class MAN(Auxiliary):
-    """Momentum auxiliary network: in front of any head stands a copy of the next unit that follows it slowly.
+    """Momentum auxiliary network: any head on a copy of the next unit, which follows the unit by a moving average.
 
-    Paper: https://arxiv.org/abs/2407.05623. What it says and what its code does differ, and both are here:
+    Paper: https://arxiv.org/abs/2407.05623. The paper and its released code differ, and both are available:
 
-    - "paper": one copy, which starts as the unit. It is trained by the local loss and then moved towards the unit's
-      weights, both in each step. A bias for each channel is added to what it gives.
-    - "released": two copies with weights of their own, whose outputs are added. One is trained, in the place of the
-      bias; the other is not, and only follows.
+    - "paper": one copy, initialized with the unit's weights. In every step the local loss trains it, and then it is
+      moved towards the unit's weights. A learned bias per channel is added to its output.
+    - "released": two copies with different weights, and the sum of their outputs. One copy is trained and takes the
+      place of the bias. The other copy is not trained and only follows the unit.
 
-    The average is of weights and biases, affine ones of normalisation included. Running statistics are not averaged:
-    a copy has its own, and uses those of the batch in training.
+    Weights and biases are averaged, including those in norm layers. Running statistics are not averaged: each copy has
+    separate ones, and uses batch statistics in training.
 
     Args:
-        head: What classifies, or reconstructs, what the copy gives; the paper uses `DGL` and `InfoPro`. None is `DGL`.
-        momentum: Share of its weights that the copy keeps in each step, 0.995 in the paper: what it began with counts
-            for half after 138 steps.
-        rule: "released" or "paper". The first reads the unit's weights before the step, the second after it.
+        head: Kind of head applied to the output of the copy. The paper uses `DGL` and `InfoPro`. None is `DGL`.
+        momentum: Share of its weights that the copy keeps in each step, 0.995 in the paper. The initial weights then
+            still contribute half after 138 steps.
+        rule: "released" or "paper". "released" reads the unit's weights before the step, "paper" after it.
 
     Raises:
         InputError: If ``momentum`` is outside [0, 1], ``rule`` is unknown or ``head`` is no kind of head.
@@ -56,16 +56,16 @@ class MAN(Auxiliary):
         check_auxiliary("head", self.head)
         self.momentum = momentum
         self.rule = rule
-        # A copy inside a copy is of the unit behind it.
+        # A nested MAN copies the unit after next.
         self.kept_units = self.head.kept_units + isinstance(self.head, MAN)
 
     def build(self, cut: Cut) -> LocalHead:
-        """The head behind one module."""
+        """Build the head for one module."""
         if cut.unit + 1 == len(cut.units):
             raise InputError("MAN needs a unit to follow behind each module, but behind the last there is none")
         unit = cut.units[cut.unit + 1]
         check_copied(unit, "MAN")
-        # Seen from its head, the copy is the unit.
+        # For the inner head, the copy takes the place of the unit.
         head = self.head.build(dataclasses.replace(cut, unit=cut.unit + 1, features=unit.outputs))
         source = nn.Sequential(*unit)
         if self.rule == "paper":
@@ -79,13 +79,14 @@ class MAN(Auxiliary):
 
 
 class MomentumHead(LocalHead):
-    """A moving average of a unit, what is learnt beside it, and a head on the sum of both.
+    """Head on the sum of a unit's moving average and a learned term.
 
     Args:
-        source: Names of the network's layers that are followed.
-        average: Its moving average.
-        bias: Adds to what the average gives.
-        head: Trains by the sum.
+        source: Names of the network's layers that the average follows.
+        average: Moving average of these layers.
+        bias: Learned term. With the rule "paper" it adds a bias to the average's output, with "released" it maps the
+            features.
+        head: Head applied to the sum.
         momentum: Share of its weights that the average keeps in each step.
         rule: "paper" or "released", see `MAN`.
     """
@@ -102,19 +103,19 @@ class MomentumHead(LocalHead):
         self.rule = rule
 
     def forward(self, features: Tensor, batch: LocalBatch) -> Tensor:
-        """Losses ``(N,)``."""
+        """Return the losses ``(N,)``."""
         followed = self.average(features)
         learnt = self.bias(followed if self.rule == "paper" else features)
         return self.head(followed + learnt if self.rule == "released" else learnt, batch)
 
     def before_step(self, network: nn.Module) -> None:
-        """Follow the unit as it is before the step."""
+        """Update the average with the unit's weights before the step, for the rule "released"."""
         if self.rule == "released":
             self._follow(network)
         self.head.before_step(network)
 
     def after_step(self, network: nn.Module) -> None:
-        """Follow the unit as it is after the step."""
+        """Update the average with the unit's weights after the step, for the rule "paper"."""
         if self.rule == "paper":
             self._follow(network)
         self.head.after_step(network)
@@ -135,11 +136,11 @@ class MomentumHead(LocalHead):
 
 
 class ChannelBias(nn.Module):
-    """Adds a learnt number to each channel.
+    """Learned bias per channel.
 
     Args:
         channels: Number of channels.
-        last: Whether they are the last dimension, else the second.
+        last: True if channels are the last dimension, False if they are the second.
     """
 
     def __init__(self, channels: int, *, last: bool) -> None:
@@ -148,17 +149,17 @@ class ChannelBias(nn.Module):
         self.last = last
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features with the bias."""
+        """Return the features plus the bias."""
         return features + (self.bias if self.last else self.bias[:, None, None])
 
 
 @torch.no_grad()
 def follow(average: Sequence[Tensor], source: Sequence[Tensor], *, momentum: float) -> None:
-    """Move ``average`` towards ``source``, in place: momentum times the one plus the rest times the other."""
+    """Move ``average`` towards ``source`` in place: ``momentum · average + (1 - momentum) · source``."""
     moved = [value.to(own.dtype) for value, own in zip(source, average, strict=True)]
     torch._foreach_lerp_(list(average), moved, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _same(module: nn.Module) -> nn.Module:
-    """A trainable copy that starts with the same weights."""
+    """Return a trainable copy with the same weights."""
     return copy.deepcopy(module).requires_grad_(True)

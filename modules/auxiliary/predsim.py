@@ -1,4 +1,4 @@
-"""PredSim: each module predicts the class and makes images of one class similar."""
+"""PredSim: train each module to predict the class and to make images of one class similar."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ._base import Auxiliary, Cut, LocalBatch, LocalHead
 
 
 class PredSim(Auxiliary):
-    """A linear classifier on pooled features, and similarities that are to be those of the labels.
+    """Linear classifier on pooled features, plus a loss that matches the features' similarities to the labels'.
 
-    Paper: https://arxiv.org/abs/1901.06656. The loss is ``1 - similarity`` times the objective of the classifier plus
-    ``similarity`` times the mean squared difference between the similarities of the batch's features and those of its
-    labels. Each image gets the mean over its own row, so the mean over the batch is the paper's. There each layer has
-    an optimizer and steps at once; see ``step_per_module`` of the recipe.
+    Paper: https://arxiv.org/abs/1901.06656. The loss is ``(1 - s) · L + s · mean((S(features) - S(labels))²)``. Here s
+    is ``similarity``, L the run's objective on the classifier's logits, and S the similarities within the batch. Each
+    image gets the mean over its row of S, so the mean over the batch is the paper's loss. In the paper each layer has
+    its own optimizer and steps at once; see ``step_per_module`` of the recipe.
 
     Args:
-        similarity: Weight of the similarities, 0.99 in the authors' code.
-        features: Largest number of pooled features that the classifier gets, 4096 in the authors' code. Height and
-            width of the map are halved in turn, height first, until they fit.
+        similarity: Weight s of the similarity loss, 0.99 in the authors' code.
+        features: Largest number of pooled features for the classifier, 4096 in the authors' code. Height and width of
+            the map are halved in turn, height first, until the features fit.
 
     Raises:
         InputError: If ``similarity`` is outside [0, 1] or ``features`` is less than 1.
@@ -35,7 +35,7 @@ class PredSim(Auxiliary):
         self.features = features
 
     def build(self, cut: Cut) -> LocalHead:
-        """The head behind one module."""
+        """Build the head for one module."""
         maps = ToMaps(cut.features, channels_last=cut.channels_last)
         channels, height, width = maps.shape
         size = pooled_size(channels, height, width, features=self.features)
@@ -43,13 +43,13 @@ class PredSim(Auxiliary):
 
 
 def pooled_size(channels: int, height: int, width: int, *, features: int) -> tuple[int, int]:
-    """Return the height and width that a map is pooled to: halved in turn, height first, until its features fit.
+    """Return the height and width after pooling: both are halved in turn, height first, until the features fit.
 
     Args:
         channels: Channels of the map.
-        height: Its height.
-        width: Its width.
-        features: Largest product of all three.
+        height: Height of the map.
+        width: Width of the map.
+        features: Largest product of channels, height and width.
 
     Examples:
         >>> pooled_size(128, 32, 32, features=4096)
@@ -63,13 +63,13 @@ def pooled_size(channels: int, height: int, width: int, *, features: int) -> tup
 
 
 class PredSimHead(LocalHead):
-    """Prediction and similarity.
+    """Head with a prediction loss and a similarity loss.
 
     Args:
-        maps: Arranges the features as maps.
+        maps: Converts the features to maps.
         size: Height and width that maps are pooled to for the classifier.
         num_classes: Number of classes.
-        similarity: Weight of the similarities.
+        similarity: Weight of the similarity loss.
     """
 
     def __init__(self, maps: ToMaps, size: tuple[int, int], num_classes: int, *, similarity: float) -> None:
@@ -81,14 +81,14 @@ class PredSimHead(LocalHead):
         self.predict = self.compare = None
         if similarity < 1:
             classifier = nn.Linear(channels * size[0] * size[1], num_classes)
-            # As in the authors' code, so that the classifier does not disturb the features at first.
+            # Zero, as in the authors' code: the classifier then does not disturb the features at first.
             nn.init.zeros_(classifier.weight)
             self.predict = nn.Sequential(nn.AdaptiveAvgPool2d(size), nn.Flatten(), classifier)
         if similarity > 0:
             self.compare = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
     def forward(self, features: Tensor, batch: LocalBatch) -> Tensor:
-        """Losses ``(N,)``."""
+        """Return the losses ``(N,)``."""
         maps = self.maps(features)
         losses = features.new_zeros(len(features), dtype=torch.float32)
         if self.predict is not None:
@@ -101,10 +101,10 @@ class PredSimHead(LocalHead):
 
 
 def similarities(features: Tensor) -> Tensor:
-    """Cosines ``(N, N)`` between centred features, in [-1, 1].
+    """Return the cosines ``(N, N)`` between centered features, in [-1, 1].
 
-    Maps ``(N, C, h, w)`` of more than three channels and more than one pixel stand for the standard deviation of each
-    channel, as in the authors' code.
+    As in the authors' code, a map ``(N, C, h, w)`` is first reduced to the standard deviation of every channel. Maps
+    with three channels or fewer, or one pixel, are used as they are.
     """
     features = at_least_single(features)
     if features.ndim == 4:
