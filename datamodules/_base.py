@@ -51,17 +51,17 @@ class ImageDataModule(LightningDataModule, ABC):
             their data.
         imbalance_ratio: Train on a long tail: largest class over smallest, the published imbalance factor, e.g. 100; 1
             is off. Class k of C keeps int(n_max * ratio ** (-k / (C - 1))) images, with n_max the size of the largest
-            class in what the split leaves (https://arxiv.org/abs/1901.05555); a class that has fewer keeps all it has.
-            Images are chosen by the rule of LDAM-DRW (https://arxiv.org/abs/1906.07413), which draws from neither
+            class after the split (https://arxiv.org/abs/1901.05555); a class that has fewer keeps all it has. Images
+            are chosen by the rule of LDAM-DRW (https://arxiv.org/abs/1906.07413), which draws from neither
             ``split_seed`` nor ``seed``: with ``val_fraction`` 0, `CIFAR10` and `CIFAR100` give the published sets.
             Validation and test images stay as balanced as they were. It comes before ``subset`` and ``label_noise``.
-        subset: Train on part of what the split leaves: a float in (0, 1] is a share of each class, an int a number of
-            images per class; None is all.
+        subset: Train on part of the images after the split: a float in (0, 1] is a share of each class, an int a number
+            of images per class; None is all.
         label_noise: Share of the training labels replaced by a class drawn uniformly from the others, in [0, 1).
             Validation and test labels stay as they are.
         seed: Seed of order and augmentation; None takes the one given to ``seed_everything``, or 0.
         crop_padding: Pixels by which a random crop may shift the image in each direction; 0 is off.
-        crop_mode: What the crop shows beyond the border: the image mirrored ("reflect") or black ("zero").
+        crop_mode: Pixels of the crop beyond the border: the image mirrored ("reflect") or black ("zero").
         flip: Mirror every second image left to right, at random.
         cutout: Side in pixels of a square set to the mean colour at a random place; 0 is off.
         transform: An extra augmentation such as a `torchvision.transforms.v2` or kornia module, called for each
@@ -179,7 +179,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return MemoryImages(images, labels, seed)
 
     def setup(self, stage: str) -> None:
-        """Read and split what the stage needs, once."""
+        """Read and split the data that the stage needs, once."""
         if stage == "fit":
             self._resume = None
             if self.trainer is not None:
@@ -262,7 +262,7 @@ class ImageDataModule(LightningDataModule, ABC):
     # -- loaders -----------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches of ``train_set``; see the class for what they turn into on the device."""
+        """Shuffled batches of ``train_set``; see the class for their augmentation on the device."""
         dataset = _ready(self.train_set, "fit")
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         drop_last = self._drops_last(len(dataset), world)
@@ -360,7 +360,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """Let the next training loader go on where the checkpoint was written.
 
         Raises:
-            InputError: If the checkpoint was written within an epoch, the rest of which would have other samples.
+            InputError: If the checkpoint was written within an epoch and the rest of it would have other samples.
         """
         if not state_dict:
             return

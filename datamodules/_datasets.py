@@ -1,4 +1,4 @@
-"""Map-style data sets whose randomness depends on (seed, epoch, index) alone."""
+"""Map-style data sets with random numbers that depend only on (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EpochDataset(Dataset):
 
     @property
     def epoch(self) -> int:
-        """The epoch whose random numbers are served."""
+        """The epoch of the random numbers."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:

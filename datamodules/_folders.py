@@ -70,7 +70,7 @@ def labelled_files(folder: str, class_names: tuple[str, ...]) -> tuple[np.ndarra
     """Encoded paths and labels of the images in the class folders of a part.
 
     Raises:
-        InputError: If the class folders are not those of ``class_names``, or one of them holds no images.
+        InputError: If the class folders differ from ``class_names``, or one of them holds no images.
     """
     if odd := set(subfolders(folder)) ^ set(class_names):
         name = min(odd)

@@ -21,28 +21,28 @@ class DistilledImages(ImageDataModule):
     """Trains on a synthetic set and validates and tests on real images, normalised as the set was.
 
     The set is a file of ``recipes export``. Its values may lie outside of [0, 1], which no PNG can hold; the folder of
-    PNG beside it is read by `ImageFolder`. Crop, flip, cutout and ``transform`` augment as for other images. Class
+    PNG next to it is read by `ImageFolder`. Crop, flip, cutout and ``transform`` augment as for other images. Class
     names, channels, size, mean and std are the file's. An epoch reads all images: the last batch may be smaller.
 
     Args:
-        path: The file, ``distilled.safetensors``, or several, whose images are joined by the names of their classes.
+        path: The file, ``distilled.safetensors``, or several files; images are joined by class name.
         real: Datamodule of the images that the set was made of, with the arguments of that run, so that validation
             images are none that it was made of.
         classes: Train and evaluate on these classes only, by name or index, which get the labels 0, 1, … in this order,
             as in continual learning; None is all.
         batch_size: Training images per step in each process.
-        clip: Cut off what lies outside of [0, 1], as PNG do. Adversarial recipes, and heads that rebuild pixels, need
+        clip: Clip values to [0, 1], as PNG files do. Adversarial recipes, and heads that rebuild pixels, need
             this; it costs accuracy (``test/accuracy_png`` of the distillation says how much).
-        augmentation: Siamese augmentation of the training images, an operation of its own for each image (in the
-            measuring of a set a batch shares the operation). "measured" is the one that the set was measured with. It
-            takes the place of ``crop_padding``, ``flip`` and ``cutout``.
+        augmentation: Siamese augmentation of the training images, drawn for each image (evaluation of a set draws one
+            for a batch). "measured" is the one that the set was measured with. It takes the place of ``crop_padding``,
+            ``flip`` and ``cutout``.
         soft_labels: Train with the class probabilities of the file, if it has any, in place of its classes. The
             objective must take soft labels.
         **kwargs: The arguments all image datamodules share. ``val_fraction`` has no meaning here, as ``real`` has its
             own; ``subset``, ``imbalance_ratio`` and ``label_noise`` change the synthetic set.
 
     Attributes:
-        facts: What the file says of its making: method, settings, seed, …
+        facts: Facts in the file about its making: method, settings, seed, …
 
     Raises:
         InputError: If the file is missing or of another kind, ``real`` has other classes, channels or size, or (at

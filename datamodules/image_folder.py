@@ -24,9 +24,9 @@ from ._folders import encoded, image_files, labelled_files, part_folders, subfol
 class ImageFolder(ImageDataModule):
     """Any set of images laid out as ``root/{train,val,test}/<class>/<files>``.
 
-    ``train/`` is needed to fit, unless ``root`` holds the class folders itself. With ``test/`` beside it, ``val/``
-    is used for validation and ``val_fraction`` is ignored. Without ``test/``, as in ImageNet, ``val/`` is the test
-    set, and validation images are taken from ``train/`` by ``val_fraction``: selecting on images that are reported
+    ``train/`` is needed to fit, unless ``root`` holds the class folders itself. If there is also a folder ``test/``,
+    ``val/`` is used for validation and ``val_fraction`` is ignored. Without ``test/``, as in ImageNet, ``val/`` is the
+    test set, and validation images are taken from ``train/`` by ``val_fraction``: selecting on images that are reported
     on would flatter the result.
 
     Large images are read and augmented by worker processes, as timm does it. With ``in_memory`` they are decoded
@@ -48,10 +48,10 @@ class ImageFolder(ImageDataModule):
         auto_augment: A policy of timm such as ``rand-m9-mstd0.5`` or ``augmix-m3``; not with ``in_memory``.
         color_jitter: Strength of random brightness, contrast and saturation, unless ``auto_augment`` is given; not
             with ``in_memory``.
-        random_erasing: Share of training images of which a random rectangle is set to the mean colour; not with
+        random_erasing: Share of training images in which a random rectangle is set to the mean color; not with
             ``in_memory``, which has ``cutout``.
-        scale: Least and greatest share of the area that a random crop shows; not with ``in_memory``. The default is
-            that of Inception (https://arxiv.org/abs/1409.4842).
+        scale: Least and greatest share of the area that a random crop shows; not with ``in_memory``. The default comes
+            from Inception (https://arxiv.org/abs/1409.4842).
         crop_pct: Share of the resized image's side that evaluation looks at; not with ``in_memory``.
         interpolation: How images are resized; "random" is bilinear or bicubic in training, bicubic in evaluation.
         **kwargs: The arguments all image datamodules share.

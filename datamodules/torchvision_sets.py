@@ -33,7 +33,7 @@ class _TorchvisionSet(ImageDataModule):
             ``RECIPES_DATA``, or else ``data``.
         download: Download the set into ``root`` unless it is there.
         image_size: Height and width in pixels that images are resized to on the training device (bicubic, antialiased,
-            cut to [0, 1]), e.g. 224 for a vision transformer; None keeps those of the set. It comes after crop, flip
+            cut to [0, 1]), e.g. 224 for a vision transformer; None keeps the size in the set. It comes after crop, flip
             and ``transform``, so that ``crop_padding`` counts pixels of the set's own images, and before ``cutout``,
             which counts pixels of the resized ones. Evaluation resizes too.
         **kwargs: The arguments all image datamodules share.
@@ -102,9 +102,9 @@ class _FlippedAndCropped(_TorchvisionSet):
         root: Folder that holds the data, or receives the download; None takes the environment variable
             ``RECIPES_DATA``, or else ``data``.
         crop_padding: Pixels by which a random crop may shift the image in each direction; 0 is off. The defaults of
-            this and of ``flip`` are those of ResNet (https://arxiv.org/abs/1512.03385) for CIFAR, of Random Erasing
-            (https://arxiv.org/abs/1708.04896) for FashionMNIST and of Cutout (https://arxiv.org/abs/1708.04552)
-            for STL10.
+            this and of ``flip`` come from ResNet (https://arxiv.org/abs/1512.03385) for CIFAR, of Random Erasing
+            (https://arxiv.org/abs/1708.04896) for FashionMNIST and of Cutout (https://arxiv.org/abs/1708.04552) for
+            STL10.
         flip: Mirror every second image left to right, at random.
         **kwargs: The arguments all torchvision sets share.
     """

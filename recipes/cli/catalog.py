@@ -95,7 +95,7 @@ def print_list(word: str | None = None) -> None:
     """Print the recipes, two lines each in a terminal, and the overlays that go with any of them.
 
     Args:
-        word: Show only what has this word in its name, title, technique, data, network or paper.
+        word: Show only recipes with this word in their name, title, technique, data, network or paper.
 
     Raises:
         InputError: If nothing has it.

@@ -13,7 +13,7 @@ from ...modules.core.files import replaced
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes each checkpoint beside its target and renames it.
+    """Writes each checkpoint next to its target and renames it.
 
     Lightning writes to the system's folder of temporary files. Where this is on another disk, moving the file is a copy
     onto the only ``last.ckpt``, and a run that is killed meanwhile loses it.

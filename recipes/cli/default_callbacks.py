@@ -29,7 +29,7 @@ from .resume import RunMetrics
 
 
 def default_loggers(given: Any, run_dir: Path, checkpoint: str | None) -> list[Logger] | bool:
-    """A CSV file always, beside whatever was asked for; nothing if logging was turned off.
+    """Return the given loggers and a CSV logger; none if logging was turned off.
 
     Args:
         given: The loggers of the recipe.
@@ -74,7 +74,7 @@ def default_callbacks(
         command: ``fit``, ``test``, …
         given: The callbacks of the recipe; none is doubled.
         trainer: Arguments of the trainer.
-        model: The LightningModule, whose ``monitor`` says what the best checkpoint is.
+        model: The LightningModule; its ``monitor`` chooses the best checkpoint.
         run_dir: Folder of the run; None for a run that writes nothing.
         checkpoint: Checkpoint that the command starts from.
     """
@@ -132,7 +132,7 @@ class BestAndLast(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Copy the best checkpoint so far, to be replaced only by a better one.
 
-        It is looked for where it was written, and else beside the checkpoint that the run goes on from.
+        It is looked for at its recorded path, and else next to the checkpoint that the run goes on from.
         """
         here, best = Path(str(self.dirpath)), Path(state_dict["best_model_path"])
         came_from, last = Path(self.resumed_from or ""), here / "last.ckpt"

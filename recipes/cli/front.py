@@ -1,4 +1,4 @@
-"""The console script `recipes`: answers what needs no torch at once and hands the rest on."""
+"""The console script `recipes`: answers at once if torch is not needed, and passes everything else on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: The words after ``recipes``; None takes those of this process.
+        arguments: The words after ``recipes``; None takes the arguments of this process.
 
     Returns:
         0; 1 if a run failed; 2 if an argument or file cannot be used; 143 or 138 if SIGTERM or SIGUSR1 ended a run.

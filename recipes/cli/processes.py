@@ -19,13 +19,14 @@ _PATIENCE = timedelta(minutes=5)
 
 
 def shared_by_processes(choose: Callable[[], Any] | None) -> Any:
-    """Give what the first process chooses to all that torchrun, SLURM or the user has started.
+    """Share the choice of the first process with all processes that torchrun, SLURM or the user started.
 
     Args:
-        choose: What the first process does; its result must be JSON. None in the others, which wait for it.
+        choose: Function that the first process calls; its result must be JSON. None in the others, which wait for it.
 
     Raises:
-        InputError: In all processes, what ``choose`` raises in the first; or if the first does not answer.
+        InputError: In all processes, if ``choose`` raises it in the first process, or if the first process does not
+            answer.
     """
     place = _meeting_place()
     if place is None:

@@ -23,9 +23,9 @@ class SaveRecipe(Callback):
 
     Args:
         parser: Parser of the command.
-        config: What it parsed.
+        config: The parser.
         run_dir: Folder of the run.
-        command: What the user typed.
+        command: The arguments that the user typed.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Any, run_dir: Path, command: str) -> None:

@@ -10,7 +10,7 @@ from ...modules.core.errors import RunError
 
 
 def train(*recipes: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Train as ``recipes fit -c RECIPE …`` does, with a run folder, and return what the run gave.
+    """Train as ``recipes fit -c RECIPE …`` does, with a run folder, and return its metrics.
 
     Args:
         recipes: Recipes and overlays: shipped names or YAML files, merged from left to right.

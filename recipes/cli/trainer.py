@@ -40,17 +40,17 @@ class RecipesTrainer(Trainer):
     ) -> None:
         """Write the network of a checkpoint to the run folder, for use without this project.
 
-        Each file holds the plain network, which maps normalised images to logits, and what is needed to use it:
+        Each file holds the plain network, which maps normalized images to logits, and the facts needed to use it:
         class names, image size, mean and std. Files that can be read back here are, and their outputs compared.
 
         Of a recipe that makes images, these are written: as ``distilled.safetensors``, read by `DistilledImages`, and
         as a folder of PNG.
 
         Args:
-            model: The recipe, whose attribute ``network`` is exported.
+            model: The recipe; its attribute ``network`` is exported.
             datamodule: The data, which knows class names and preprocessing.
             ckpt_path: Checkpoint whose weights are taken.
-            formats: What to write: ``safetensors`` (weights, read by `load_network`), ``torch_export`` (a
+            formats: Formats to write: ``safetensors`` (weights, read by `load_network`), ``torch_export`` (a
                 `torch.export` program for any batch size) and ``onnx``; by default all that are installed.
 
         Raises:
@@ -99,17 +99,17 @@ class RecipesTrainer(Trainer):
         tau_wrong: list[float] | None = None,
         part: Literal["train", "val"] = "train",
     ) -> None:
-        """Show what asymmetric temperature scaling makes of a checkpoint's network at each pair of temperatures.
+        """Show the effect of asymmetric temperature scaling on a checkpoint's network at every pair of temperatures.
 
         Writes ``temperatures.csv``, ``logits.safetensors`` and, with matplotlib, ``temperatures.png`` to the run
         folder.
 
         Args:
-            model: The recipe whose network is to teach.
+            model: The recipe with the network that will teach.
             datamodule: The data that students will learn from; None if the recipe has its own.
             ckpt_path: Checkpoint whose weights are taken.
             tau_true: Temperatures of the true class; by default 1 to 6, as the paper's authors search
-                (https://arxiv.org/abs/2210.04427). All pairs are looked at, also those of a lower ``tau_true``.
+                (https://arxiv.org/abs/2210.04427). All pairs are measured, also with a lower ``tau_true``.
             tau_wrong: Temperatures of all other classes; by default 1 to 5.
             part: Look at one epoch of the training images, augmented as they are for a student, or at the validation
                 images.

@@ -58,14 +58,14 @@ def run(arguments: list[str]) -> int:
         0, or the exit code of a run that a signal ended.
 
     Raises:
-        InputError: If what the user gave cannot be used.
+        InputError: If the user's arguments cannot be used.
         RunError: If the run failed after it had started.
     """
     return completed(arguments)[0]
 
 
 def completed(arguments: list[str]) -> tuple[int, RecipesCLI]:
-    """Do what `run` does.
+    """Run as `run` does.
 
     Returns:
         The exit code, and the command with its trainer, model and data.
@@ -97,7 +97,7 @@ class RecipesCLI(DeferredCLI):
     Args:
         arguments: Command and options, with a file for each ``-c``.
         configs: Those files under the names the user gave them, in order.
-        command: What the user typed.
+        command: The arguments that the user typed.
     """
 
     def __init__(self, arguments: list[str], configs: dict[str, Path], *, command: str = "") -> None:
@@ -139,7 +139,7 @@ class RecipesCLI(DeferredCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run folder's options and what the model learns from the data."""
+        """Add the run folder's options and the links from the data to the model."""
         parser.add_argument("--name", type=str | None, help="Name of the run's folder (default: from the -c options).")
         parser.add_argument(
             "--run_dir",
@@ -176,7 +176,7 @@ class RecipesCLI(DeferredCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments given to this object and not those of the process."""
+        """Parse the arguments given to this object, not the process's arguments."""
         words, of_class = trainer_lists.expand(self.arguments, self.configs)
         self.config = parser.parse_args(words)
         if of_class:
@@ -197,7 +197,7 @@ class RecipesCLI(DeferredCLI):
         return self.config[self.config.subcommand]
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer; what their constructors refuse is an error of the recipe."""
+        """Build data, model and trainer; an error of a constructor is an error of the recipe."""
         try:
             super().instantiate_classes()
         except BaseException as error:
@@ -237,7 +237,7 @@ class RecipesCLI(DeferredCLI):
                         arguments.id = wandb_run(self.folder.path if is_fit else of_checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Build the trainer with the default callbacks and loggers, all of which write to the run folder."""
+        """Build the trainer with the default callbacks and loggers; all write to the run folder."""
         trainer = self.config_init[str(self.subcommand)].trainer
         given = trainer.callbacks or []
         given = given if isinstance(given, list) else [given]
@@ -286,7 +286,7 @@ class RecipesCLI(DeferredCLI):
 
 
 def load_plugins() -> None:
-    """Import what other installed projects offer, so that their classes have short names here.
+    """Import the plugins of other installed projects, so that their classes have short names here.
 
     A project takes part with an entry point of the group ``lightning_recipes.plugins`` that names a module.
     """
@@ -301,7 +301,7 @@ def load_plugins() -> None:
 
 
 def quieten() -> None:
-    """Leave out lines that advertise, list absent hardware, or advise against what this project does on purpose."""
+    """Hide lines that advertise, list absent hardware, or advise against deliberate choices of this project."""
 
     def worth_reading(record: logging.LogRecord) -> bool:
         unwanted = "Tip:|TPU available|HPU available|GPU available: False|Seed set|Running in `fast_dev"

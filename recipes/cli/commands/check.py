@@ -19,7 +19,7 @@ _BASE = "digits/supervised"
 
 
 def check(recipes: list[str]) -> int:
-    """Parse and build each recipe and print what is wrong with it.
+    """Parse and build each recipe and print its problems.
 
     A problem hides those behind it, so it is mended as its message suggests and the rest is looked at again.
 
@@ -65,7 +65,7 @@ def _problems(name: str) -> list[str]:
 
 
 def _mend(content: Any, error: InputError) -> bool:
-    """Put in what was probably meant, or else leave the key out; False if neither can be done."""
+    """Insert the probable value, or else drop the key; False if neither is possible."""
     if not isinstance(error, OptionError) or error.place is None:
         return False
     *above, last = error.place.keys

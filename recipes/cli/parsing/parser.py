@@ -1,4 +1,4 @@
-"""The parser of the trainer's commands: its errors say in a few lines what is wrong, where, and what is near."""
+"""The parser of the trainer's commands: its errors name the problem, its place and a suggestion in a few lines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class OptionError(InputError):
     """An option, class or value that the parser does not accept.
 
     Args:
-        message: What is wrong, where, and what is near.
+        message: The problem, its place and a suggestion.
         place: Where it is written, if in a file.
         instead: The key or class that was probably meant.
         is_class: Whether it is the value, a class, that is wrong there and not the key.
@@ -66,13 +66,13 @@ class RecipesParser(LightningArgumentParser):
         return re.sub(r"(,\s+known\s+subclasses:(?:[^,)]*,){4})[^)]{3000,}\)", r"\1 …)", super().format_help())
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what the parser found as an error for the user."""
+        """Raise the parser's error as an error for the user."""
         if not self.exit_on_error:  # a class's own parser, whose message becomes part of the one above
             super().error(message, ex)
         raise self.explain(message) from ex
 
     def explain(self, message: str) -> InputError:
-        """The parser's message in one or two lines: what, where, and a suggestion."""
+        """The parser's message in one or two lines: problem, place and a suggestion."""
         # A callback's option is tried on the plain `Callback` too, whose objection says nothing of the one meant.
         base = r"\n +- Problem with given class_path 'lightning\.Callback':\n +Option '[\w.]+' is not accepted"
         message = re.sub(rf"(Problem with given class_path .*?){base}", r"\1", message, flags=re.DOTALL)
@@ -230,7 +230,7 @@ def class_of_name(name: str) -> str:
 
 
 def defaults(path: str) -> dict[str, Any]:
-    """A class's constructor arguments, those of its bases included, with their defaults; none if it is not found."""
+    """Return a class's constructor arguments with their defaults, including inherited ones; none if it is not found."""
     module, _, name = path.rpartition(".")
     try:
         cls: Any = getattr(import_module(module), name)

@@ -21,7 +21,7 @@ _IMPLIED = ("class_path", "init_args", "dict_kwargs")
 
 @dataclass(frozen=True)
 class Place:
-    """One key or list item of a file: the name the file was given by, and what stands where."""
+    """One key or list item of a file: the name of the file and the place of each value."""
 
     name: str
     key: str

@@ -25,15 +25,15 @@ def collect_logits(
     """One pass of a recipe's network over all images of a part, in evaluation mode and without gradients.
 
     The trainer's device, precision, progress bar and ``limit_train_batches`` or ``limit_val_batches`` apply; other
-    callbacks, which belong to the training, do not. Training images come as they do in the first epoch, those of a
-    last batch that training drops included.
+    callbacks, which belong to the training, do not. Training images come as in the first epoch; a last batch that
+    training drops is included.
 
     Args:
         trainer: A trainer of one process.
         model: The recipe: its ``forward``, or else its attribute ``network``, gives logits ``(N, C)``.
         data: Where the images are; None if the recipe has its own.
         part: The training or the validation images.
-        ckpt_path: Checkpoint whose weights are taken; None takes the model as it is.
+        ckpt_path: Checkpoint with the weights; None takes the model as it is.
 
     Returns:
         On the CPU, in the order the images came in: logits, float32 ``(N, C)``, and class indices, int64 ``(N,)``.

@@ -1,4 +1,4 @@
-"""`recipes temperatures`: what ATS makes of a teacher at each pair of temperatures, as table, CSV and plot."""
+"""`recipes temperatures`: statistics of a teacher under ATS at every pair of temperatures, as table, CSV and plot."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def temperatures(
     tau_wrong: list[float],
     part: Literal["train", "val"],
 ) -> None:
-    """Write and print what `temperature_grid` says of a model; see `RecipesTrainer.temperatures`."""
+    """Write and print the `temperature_grid` of a model; see `RecipesTrainer.temperatures`."""
     folder = Path(trainer.default_root_dir)
     files = {name: folder / name for name in ("logits.safetensors", "temperatures.csv", "temperatures.png")}
     for file in files.values():
