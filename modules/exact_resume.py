@@ -20,7 +20,7 @@ from .core.errors import InputError
 
 
 class ExactResume(Callback):
-    """Knows how far a run is, and mends what Lightning loses when a run goes on from a checkpoint.
+    """Knows the position of a run, and restores the state that Lightning loses when a run is resumed.
 
     Lightning alone leaves out the validation and the end of an epoch that are due where a checkpoint is written. It
     leaves out a step of `ReduceLROnPlateau` at each resume, takes an epoch that ``max_steps`` or ``max_time`` cut short
@@ -158,7 +158,7 @@ class ExactResume(Callback):
         self._move_loops(checkpoint["loops"]["fit_loop"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was to be logged after the checkpoint, also of a run that has nothing left to train.
+        """Log the rows that were due after the checkpoint, also if the run has nothing left to train.
 
         Raises:
             InputError: If ``max_time`` is used up already.
@@ -177,7 +177,7 @@ class ExactResume(Callback):
             lightning_private.log_row(trainer, row, step=self._restored["log_step"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make up for what was due where the checkpoint was written, and put the generators where they were."""
+        """Do the work that was due at the checkpoint, and restore the random generators."""
         state, self._random_state = self._random_state, None
         if state is not None:
             torch.set_rng_state(state["cpu"].cpu())

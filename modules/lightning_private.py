@@ -1,6 +1,6 @@
 """Private names of Lightning, in this file only, so that a new version of Lightning can break one file at most.
 
-Each function or class says in public terms what it does. A test checks that no other file touches these names.
+Each function or class is described in public terms. A test checks that no other file touches these names.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def has_read_whole_epoch(trainer: Trainer) -> bool:
 
 
 def is_accumulating(trainer: Trainer) -> bool:
-    """Return True if gradients of the batch in progress wait for those of the next one."""
+    """Return True if gradients of the batch in progress wait for the next batch."""
     return trainer.fit_loop._should_accumulate()
 
 
@@ -129,7 +129,7 @@ def uses_distributed_sampler(trainer: Trainer) -> bool:
 
 
 def training_data_source(trainer: Trainer) -> Any:
-    """Return the object whose method ``dataloader()`` makes the training loader and whose ``instance`` defines it."""
+    """Return the source of the training loader: ``dataloader()`` makes it and ``instance`` defines it."""
     return trainer.fit_loop._data_source
 
 
@@ -163,7 +163,7 @@ def with_sampler(loader: DataLoader, sampler: Sampler) -> DataLoader:
 
 
 def has_written_hyperparameters() -> bool:
-    """Return True while the command line builds a module, whose checkpoint then holds the arguments as written."""
+    """Return True while the command line builds a module; its checkpoint then holds the arguments as written."""
     return bool(_given_hyperparameters.get())
 
 

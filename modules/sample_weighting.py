@@ -41,13 +41,13 @@ class SampleWeighting:
     def reduce(self, losses: Tensor, *, mixing_ratio: float = 1.0) -> Tensor:
         """Weighted mean of per-sample losses, divided by N and not by the sum of the weights.
 
-        A callback reads the losses of a step's last call, which must be those of the classifier that is kept.
+        A callback reads the losses of a step's last call; they must come from the final classifier.
 
         Args:
             losses: One loss per image, shape ``(N,)``.
-            mixing_ratio: Share of sample i in image i where images were mixed with those of the mirrored places
-                (`modules.mixing.Mixing`). An image then weighs what its two samples do, each by its share, and the
-                loss of a sample is that of its two images, each by its share.
+            mixing_ratio: Share of sample i in image i if images were mixed with the mirrored batch
+                (`modules.augmentation.mixing.Mixing`). The weight of a mixed image is the mix of its two samples'
+                weights. The loss of a sample is the same mix of the losses of the two images that contain it.
 
         Returns:
             A scalar.

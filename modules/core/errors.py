@@ -1,4 +1,4 @@
-"""Errors whose message is written for the person who started the run.
+"""Errors with a message for the person who started the run.
 
 The command line prints them as one short message; any other exception is a bug and keeps its traceback.
 """

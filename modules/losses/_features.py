@@ -53,7 +53,7 @@ class FeatureLoss(nn.Module):
         self.teacher_layers = tuple(teacher_layers)
 
     def build(self, student_shapes: Sequence[tuple[int, ...]], teacher_shapes: Sequence[tuple[int, ...]]) -> None:
-        """Check that the layers' outputs go together, and make what is to be trained beside the student.
+        """Check that the layers' outputs fit, and build the parts that are trained with the student.
 
         Args:
             student_shapes: ``(c, h, w)`` or ``(d,)`` of each of the student's layers.
@@ -94,6 +94,6 @@ def in_rows(features: Tensor) -> Tensor:
 
 
 def products(one: Tensor, other: Tensor) -> Tensor:
-    """``one @ other`` in the precision of its factors, also under autocast, whose rounding would decide the loss."""
+    """``one @ other`` in the precision of its factors, also under autocast, as its rounding would dominate the loss."""
     with torch.autocast(one.device.type, enabled=False):
         return one @ other

@@ -53,7 +53,7 @@ def ats_loss(
         student_logits: Shape ``(N, C)``.
         teacher_logits: Shape ``(N, C)``.
         labels: Class indices, shape ``(N,)``.
-        tau_true: The teacher's temperature of the true class. This default and the next are those of the authors'
+        tau_true: The teacher's temperature of the true class. This default and the next come from the authors'
             demonstration; their experiments search them in 1 to 6 and 1 to 5.
         tau_wrong: The teacher's temperature of all other classes.
         tau_student: Temperature of the student.
@@ -72,7 +72,7 @@ def ats_loss(
 class ATS(LogitLoss):
     """Asymmetric temperature scaling (https://arxiv.org/abs/2210.04427); see `ats_loss`.
 
-    The paper weighs it by 0.5, beside cross-entropy by 0.5. It needs to know the true class, so Mixup and CutMix are
+    The paper uses weight 0.5, and 0.5 for cross-entropy. It needs to know the true class, so Mixup and CutMix are
     refused.
 
     Args:

@@ -65,7 +65,7 @@ def attention_transfer_loss(student_features: Sequence[Tensor], teacher_features
 class AttentionTransfer(FeatureLoss):
     """Attention transfer (https://arxiv.org/abs/1612.03928); see `attention_transfer_loss`.
 
-    The benchmarks weigh it by 1000, beside cross-entropy by 1, with the last layer of each of three stages.
+    The benchmarks use weight 1000, and 1 for cross-entropy, with the last layer of each of three stages.
 
     Args:
         student_layers: Names of the student's layers, as in ``network.named_modules()``, e.g. ``blocks.2``.

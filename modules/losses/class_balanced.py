@@ -23,7 +23,7 @@ def class_balanced_weights(counts: Sequence[int] | Tensor, *, beta: float = 0.99
     Args:
         counts: Training images n of each class, shape ``(C,)``, such as the ``class_counts`` of our datamodules.
         beta: How far images of a class overlap, in [0, 1); 1 / (1 - beta) is the number of images beyond which more
-            bring nothing new. The default is that of both papers for long-tailed CIFAR.
+            bring nothing new. The default comes from both papers, for long-tailed CIFAR.
 
     Returns:
         Weights, float32, shape ``(C,)``, computed in float64, on the device of ``counts``.

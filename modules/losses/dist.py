@@ -23,7 +23,7 @@ def dist_loss(
 
     r is Pearson's correlation of the softened probabilities (https://arxiv.org/abs/2205.10536). The second part says
     something of the batch, so it is the same for every sample; it depends on the batch size, and is gamma T² for a
-    batch of one. The factor T² is that of the authors' code and not of the paper; it is 1 at the default.
+    batch of one. The factor T² is in the authors' code and not in the paper; it is 1 at the default.
 
     Args:
         student_logits: Shape ``(N, C)``.
@@ -54,8 +54,8 @@ def _correlation(x: Tensor, y: Tensor, dim: int) -> Tensor:
 class DIST(LogitLoss):
     """Knowledge distillation from a stronger teacher (https://arxiv.org/abs/2205.10536); see `dist_loss`.
 
-    The authors weigh it by 2 on CIFAR-100, with temperature 4, beside cross-entropy by 1. A student whose logits are
-    all equal, as from a classifier that starts at zero, has no correlation and a gradient some 10^8 times too large.
+    The authors use weight 2 on CIFAR-100, with temperature 4, and 1 for cross-entropy. A student with all logits equal,
+    e.g. from a classifier that starts at zero, has no correlation and a gradient some 10^8 times too large.
 
     Args:
         beta: Weight of the relation between classes.

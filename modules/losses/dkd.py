@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation: what is said of the true class and of the others weighs apart."""
+"""Decoupled knowledge distillation: separate weights for the true class and for the other classes."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class DKD(LogitLoss):
     true class, so Mixup and CutMix are refused.
 
     Args:
-        alpha: Weight of what is said of the true class.
-        beta: Weight of what is said of the other classes.
+        alpha: Weight of the term on the true class (TCKD).
+        beta: Weight of the term on the other classes (NCKD).
         temperature: Divides both logits.
 
     Raises:

@@ -1,4 +1,4 @@
-"""FitNet: a layer of the student, through a small regressor, gives what a layer of the teacher gives."""
+"""FitNet: a small regressor maps a layer of the student to a layer of the teacher."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def fitnet_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 class FitNet(FeatureLoss):
     """FitNet's hints, in one stage (https://arxiv.org/abs/1412.6550); see `fitnet_loss`.
 
-    The benchmarks weigh it by 100, beside cross-entropy by 1, with the middle one of three stages. A regressor,
-    convolution, batch normalisation and ReLU, is trained beside the student and is part of its checkpoints.
+    The benchmarks use weight 100, and 1 for cross-entropy, with the middle one of three stages. A regressor
+    (convolution, batch norm and ReLU) is trained with the student and is part of its checkpoints.
 
     Args:
         student_layers: Names of the student's layers, as in ``network.named_modules()``, e.g. ``blocks.1``.

@@ -34,8 +34,8 @@ def class_means(probabilities: Tensor, labels: Tensor) -> Tensor:
 def fuse_global_labels(probabilities: Tensor, labels: Tensor, means: Tensor, *, ratio: float) -> Tensor:
     """(1 - ratio) times a sample's probabilities plus ratio times the mean of its class.
 
-    Our reading of "fusing global information" in https://arxiv.org/abs/2405.13078, of which only the abstract was at
-    hand; that there is such a blend is not certain.
+    Our reading of "fusing global information" in https://arxiv.org/abs/2405.13078. Only its abstract was at hand; that
+    there is such a blend is not certain.
 
     Args:
         probabilities: The teacher's, by any temperature, shape ``(N, C)``.
@@ -50,7 +50,7 @@ def fuse_global_labels(probabilities: Tensor, labels: Tensor, means: Tensor, *, 
 
 
 class GlobalLabels(LogitLoss):
-    """`ATS` against labels fused with those of their class, after https://arxiv.org/abs/2405.13078.
+    """`ATS` with labels fused with the labels of their class, after https://arxiv.org/abs/2405.13078.
 
     Our reading of the paper; see `fuse_global_labels`. Like `ATS` it refuses Mixup and CutMix.
 

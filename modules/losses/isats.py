@@ -18,7 +18,7 @@ def isats_probabilities(
 ) -> Tensor:
     """`ats_probabilities` with, for each sample, the wrong classes' temperature of the greatest wrong-class variance.
 
-    This is our reading of https://arxiv.org/abs/2405.13078, of which only the abstract was at hand: "instance-specific"
+    This is our reading of https://arxiv.org/abs/2405.13078. Only its abstract was at hand: "instance-specific"
     and "maximise the variance" are the paper's, the grid and the guard are ours. Without a guard the variance is
     greatest where one wrong class takes everything, so only temperatures that leave the true class in the lead are
     considered. Where there are none, as for a sample the teacher gets wrong, the temperature is taken that gives the

@@ -18,7 +18,7 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
     Args:
         student_logits: Shape ``(N, C)``.
         teacher_logits: Shape ``(N, C)``.
-        temperature: T, by which both logits are divided. The default is that of the CIFAR-100 benchmarks
+        temperature: T, by which both logits are divided. The default comes from the CIFAR-100 benchmarks
             (https://arxiv.org/abs/1910.10699).
 
     Returns:
@@ -40,7 +40,7 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
 class KD(LogitLoss):
     """Knowledge distillation (https://arxiv.org/abs/1503.02531); see `kd_loss`.
 
-    The benchmarks weigh it by 0.9, beside cross-entropy by 0.1.
+    The benchmarks use weight 0.9, and 0.1 for cross-entropy.
 
     Args:
         temperature: Divides both logits.

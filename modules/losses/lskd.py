@@ -29,9 +29,9 @@ def standardize_logits(logits: Tensor) -> Tensor:
 class LSKD(LogitLoss):
     """Logit standardization in knowledge distillation (https://arxiv.org/abs/2403.01427); see `standardize_logits`.
 
-    The student then need not match the size of the teacher's logits. The paper weighs it by 9 and cross-entropy by
-    0.1. A student whose logits are all equal, as from a classifier that starts at zero, has no standard deviation and
-    a gradient some 10^7 times too large.
+    The student then need not match the size of the teacher's logits. The paper weighs it by 9 and cross-entropy by 0.1.
+    A student with all logits equal, e.g. from a classifier that starts at zero, has no standard deviation and a
+    gradient some 10^7 times too large.
 
     Args:
         loss: Loss of the standardized logits; None is `KD` with temperature 2, the paper's.
@@ -49,7 +49,7 @@ class LSKD(LogitLoss):
         self.ce_weight, self.kd_warmup = self.loss.ce_weight, self.loss.kd_warmup
 
     def build(self, teacher_logits: Tensor) -> None:
-        """Refuse two classes, whose standardized logits are constant, and logits without a mean."""
+        """Refuse two classes, as their standardized logits are constant, and logits without a mean."""
         if teacher_logits.shape[1] < 3:
             raise InputError(
                 "LSKD teaches nothing for two classes, whose standardized logits are always 0.71 and -0.71: give it"

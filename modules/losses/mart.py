@@ -13,8 +13,8 @@ from .kd import kd_loss
 def mart_loss(attacked_logits: Tensor, natural_logits: Tensor, labels: Tensor, *, beta: float = 6.0) -> Tensor:
     """Compute the loss of MART (https://openreview.net/forum?id=rklOg6EFwS).
 
-    ``-log q_y - log(1.0001 - max_{k≠y} q_k) + beta · (1 - p_y) · KL(p ‖ q)``, where p are the probabilities of the
-    natural image, q those of the attacked image, and y is the label. Gradients flow through both images.
+    ``-log q_y - log(1.0001 - max_{k≠y} q_k) + beta · (1 - p_y) · KL(p ‖ q)``, where p and q are the probabilities of
+    the natural and the attacked image, and y is the label. Gradients flow through both images.
 
     Args:
         attacked_logits: Logits of the attacked images, shape ``(N, C)``.

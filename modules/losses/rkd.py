@@ -59,7 +59,7 @@ class RKD(FeatureLoss):
     """Relational knowledge distillation (https://arxiv.org/abs/1904.05068); see `rkd_loss`.
 
     The benchmarks weigh it by 1 and cross-entropy by 1, with the pooled features. Under DDP each process compares the
-    images of its own batch.
+    images in its batch.
 
     Args:
         student_layers: Name of the student's layer, as in ``network.named_modules()``: ``[pool]`` for our networks,

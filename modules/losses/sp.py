@@ -37,7 +37,7 @@ class SP(FeatureLoss):
     """Similarity-preserving distillation (https://arxiv.org/abs/1907.09682); see `sp_loss`.
 
     The benchmarks weigh it by 3000 and cross-entropy by 1, with the last feature map. Under DDP each process compares
-    the images of its own batch.
+    the images in its batch.
 
     Args:
         student_layers: Names of the student's layers, as in ``network.named_modules()``, e.g. ``blocks.8``.

@@ -20,9 +20,9 @@ from ._class_means import ClassSums, class_sums
 class FeatureMatching(Matching):
     """Base of the losses on class means of features.
 
-    Images pass the network in chunks, and the gradient of a chunk's images is taken before the next one passes, so
-    that memory does not grow with the number of images. The loss is a sum over classes, each with means of its own,
-    so this changes nothing; with batch normalisation, where it would, all images pass together.
+    Images pass the network in chunks, and the gradient of a chunk's images is taken before the next one passes, so that
+    memory does not grow with the number of images. The loss is a sum over classes with separate means, so this does not
+    change it. With batch norm it would, so all images pass together.
 
     Args:
         chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 2^14 pixels
@@ -47,7 +47,7 @@ class FeatureMatching(Matching):
 
     @abstractmethod
     def distances(self, real: Sequence[ClassSums], synthetic: Sequence[ClassSums]) -> dict[str, Tensor]:
-        """The terms of the loss, of what `_features` gives for real and synthetic images."""
+        """The terms of the loss, from the `_features` of real and synthetic images."""
 
     def terms(self, network: nn.Module, real: ClassBatch, synthetic: ClassBatch, num_classes: int) -> dict[str, Tensor]:
         """See `Matching.terms`."""
@@ -80,7 +80,7 @@ class FeatureMatching(Matching):
     def _features(self, network: nn.Module, images: Tensor, labels: Tensor, num_classes: int) -> list[ClassSums]:
         """Class sums of the attention maps of the captured layers, in order, and of the embedding.
 
-        The embedding is what the classifier gets, flattened; the classifier itself is left out.
+        The embedding is the flattened input of the classifier; the classifier is left out.
         """
         if self._capture is not None:
             self._capture.start()

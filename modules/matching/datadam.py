@@ -31,13 +31,12 @@ class DataDAM(FeatureMatching):
         power: Exponent of the attention maps; None takes the preset's.
         mmd_weight: Weight of the embedding's term, the paper's task balance: 0.01 for 32x32 and 64x64 pixels, 0.02
             for larger images. 0 leaves it out.
-        layers: Names of the layers whose attention is matched, as in ``network.named_modules()``; None is every
-            ``nn.ReLU`` but the last, as published, or every block but the last where ReLUs are no modules.
+        layers: Names of the layers with matched attention, as in ``network.named_modules()``; None is every ``nn.ReLU``
+            except the last, as published, or every block except the last if ReLUs are not modules.
         scale: Factor of the whole loss (100, as in the authors' code); the image optimizer's rate refers to it.
-        chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 2^14 pixels
-            on a CPU, 16 images of 32x32, where it is fastest as features stay in the cache, and 2^20 elsewhere. It
-            changes time and memory only; with batch normalisation, whose statistics are of all images, all pass
-            together.
+        chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 2^14 pixels on
+            a CPU, 16 images of 32x32, where it is fastest as features stay in the cache, and 2^20 elsewhere. It changes
+            only time and memory; with batch norm, all images pass together.
 
     Raises:
         InputError: If an argument is out of its range, or the network has no such layers.

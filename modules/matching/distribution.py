@@ -45,10 +45,9 @@ class DistributionMatching(FeatureMatching):
 
     Args:
         scale: Factor of the loss (1, as published); the image optimizer's rate refers to it.
-        chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 2^14 pixels
-            on a CPU, 16 images of 32x32, where it is fastest as features stay in the cache, and 2^20 elsewhere. It
-            changes time and memory only; with batch normalisation, whose statistics are of all images, all pass
-            together.
+        chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 2^14 pixels on
+            a CPU, 16 images of 32x32, where it is fastest as features stay in the cache, and 2^20 elsewhere. It changes
+            only time and memory; with batch norm, all images pass together.
 
     Raises:
         InputError: If an argument is not positive.

@@ -47,13 +47,13 @@ def gradient_matching_loss(real_gradients: Sequence[Tensor], synthetic_gradients
 class GradientMatching(Matching):
     """DC (https://arxiv.org/abs/2006.05929), and DSA (https://arxiv.org/abs/2102.08259) where the recipe augments.
 
-    A network serves ``outer_loop`` steps. Between two of them it is trained for ``inner_loop`` epochs on the
-    synthetic images, so that these fit weights met in training and not only random ones. The distance is summed over
-    classes, each with gradients of its own.
+    A network serves ``outer_loop`` steps. Between two of them it is trained for ``inner_loop`` epochs on the synthetic
+    images, so that these fit weights met in training and not only random ones. The distance is summed over classes,
+    with separate gradients.
 
-    Batch normalisation uses fixed statistics in a step, those of 16 real images of each class together, as a batch of
-    one class has none that serve; between steps the network is trained with those of its batches. (The authors' code
-    takes a running mean, which is a tenth of the way there after its first step.)
+    A batch of one class has no useful statistics. In a matching step batch norm therefore uses fixed statistics,
+    computed on 16 real images of every class; between steps the network is trained with batch statistics. (The authors'
+    code takes a running mean, which is a tenth of the way there after its first step.)
 
     Args:
         outer_loop: Steps on the images with one network; None takes the published number for 1, 10, 20, 30, 40 or 50

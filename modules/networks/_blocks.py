@@ -72,10 +72,10 @@ class BlockNetwork(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes (option B).
+    """Two 3x3 convolutions with a shortcut: a 1x1 convolution where the shape changes (option B).
 
     Paper: https://arxiv.org/abs/1512.03385. The pre-activated form, with normalisation and ReLU before each
-    convolution and before a shortcut that changes the shape, is that of https://arxiv.org/abs/1605.07146.
+    convolution and before a shortcut that changes the shape, follows https://arxiv.org/abs/1605.07146.
 
     Args:
         inputs: Channels of the input.

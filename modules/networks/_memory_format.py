@@ -7,7 +7,7 @@ from torch import nn
 
 
 def fastest_memory_format(network: nn.Module) -> torch.memory_format:
-    """`torch.channels_last` for networks most of whose weights are convolutions, which a vision transformer is not."""
+    """`torch.channels_last` for networks with most weights in convolutions, so not for a vision transformer."""
     weights = [(p.ndim == 4, p.numel()) for p in network.parameters() if p.ndim > 1]
     convolutional = 2 * sum(size for is_conv, size in weights if is_conv) > sum(size for _, size in weights)
     return torch.channels_last if convolutional else torch.preserve_format

@@ -45,7 +45,7 @@ def register(name: str, build: Callable[..., nn.Module]) -> None:
 
 
 def own_networks() -> dict[str, Callable[..., nn.Module]]:
-    """Return the networks of this project: name in timm's registry, and what builds each."""
+    """Return the networks of this project: name in timm's registry, and its builder."""
     return dict(_BUILDERS)
 
 
@@ -65,7 +65,7 @@ def create_network(
         num_classes: Size of the output.
         in_chans: Channels of an image.
         network_args: Further arguments of the network, e.g. ``{"pretrained": True}``.
-        image_size: Height and width of an image in pixels, used by the networks whose weights depend on it.
+        image_size: Height and width of an image in pixels, used by networks with weights that depend on it.
 
     Raises:
         InputError: If there is no such network, or it does not take one of the arguments.

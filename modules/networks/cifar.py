@@ -61,7 +61,7 @@ def cifar_wrn(depth: int, width: int, *, num_classes: int = 10, in_chans: int = 
 def cifar_vgg(convolutions: int, *, num_classes: int = 10, in_chans: int = 3, image_size: int = 32) -> BlockNetwork:
     """VGG (https://arxiv.org/abs/1409.1556) with batch normalisation and one linear layer on pooled features.
 
-    Five groups of 64 to 512 channels, of which the first three end in a max-pooling. This is the form of the
+    Five groups of 64 to 512 channels; the first three end in a max-pooling. This is the form of the
     distillation benchmarks (https://arxiv.org/abs/1910.10699), in which VGG-8 has one convolution a group and VGG-13
     two.
 

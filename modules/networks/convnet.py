@@ -22,10 +22,10 @@ def convnet(
     norm: Norm = "instance",
     image_size: int = 32,
 ) -> BlockNetwork:
-    """Blocks of 3x3 convolution, normalisation, ReLU and 2x2 mean pooling, and a linear layer on what is left.
+    """Blocks of 3x3 convolution, normalization, ReLU and 2x2 mean pooling, and a linear classifier.
 
-    Paper: https://arxiv.org/abs/2006.05929, whose depth, width and norm are the defaults. Grey images of 28x28 pixels
-    are padded to 32x32 by the first convolution, as there. Weights have PyTorch's own initialisation.
+    Paper: https://arxiv.org/abs/2006.05929, the source of the default depth, width and norm. Grey images of 28x28
+    pixels are padded to 32x32 by the first convolution, as there. Weights have PyTorch's own initialisation.
 
     Args:
         num_classes: Size of the output.

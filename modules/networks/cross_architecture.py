@@ -14,7 +14,7 @@ Norm = Literal["instance", "batch"]
 
 
 def cifar_alexnet(num_classes: int = 10, in_chans: int = 3, *, image_size: int = 32) -> BlockNetwork:
-    """Five convolutions, three max-poolings and a linear layer on what is left, without norm or dropout.
+    """Five convolutions, three max-poolings and a linear classifier, without norm or dropout.
 
     The form in which https://arxiv.org/abs/2006.05929 evaluates distilled sets. Grey images of 28x28 pixels are padded
     to 32x32 by the first convolution, as there. Weights have PyTorch's own initialisation.

@@ -41,7 +41,7 @@ class InvertedResidual(nn.Module):
 
 
 class ShuffleUnitV1(nn.Module):
-    """ShuffleNetV1's block: grouped 1x1 convolutions whose groups exchange channels, next to a shortcut.
+    """ShuffleNetV1's block: grouped 1x1 convolutions that exchange channels between groups, next to a shortcut.
 
     Paper: https://arxiv.org/abs/1707.01083. With stride 2 the shortcut is averaged and its channels are appended.
 

@@ -1,4 +1,4 @@
-"""The contract between a recipe and what it minimises."""
+"""The contract between a recipe and its objective."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class Objective(nn.Module):
         """
 
     def check_run(self) -> None:
-        """Warn, when training starts, of what a run of ``run_epochs`` does not reach; nothing by default."""
+        """Warn, when training starts, of settings that a run of ``run_epochs`` does not reach; nothing by default."""
 
     def teacher_logits(self, images: Tensor) -> Tensor | None:
         """Return a teacher's logits ``(N, C)`` of the student's classes; None, by default, for no such teacher."""
         return None
 
     def context(self, images: Tensor, labels: Tensor) -> Any:
-        """Compute what the losses need in addition to logits and labels, e.g. teacher logits, without gradients.
+        """Compute further inputs of the losses, e.g. teacher logits, without gradients.
 
         Args:
             images: Shape ``(N, C, H, W)``, as the network sees them.
@@ -117,4 +117,4 @@ class Objective(nn.Module):
         return self(logits, labels, context), {}
 
     def close(self) -> None:
-        """Write what is to outlive a run; the recipe calls it when a run ends."""
+        """Write data that outlives a run; the recipe calls it when a run ends."""

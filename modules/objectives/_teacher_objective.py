@@ -42,8 +42,8 @@ class TeacherObjective(Objective):
 
     Args:
         teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
-            (``.safetensors``), a name of timm, whose pretrained weights are loaded, a folder of timm
-            (``local-dir:FOLDER``), or a module, which is frozen and moved where it stands.
+            (``.safetensors``), a timm name (pretrained weights are loaded), a timm folder (``local-dir:FOLDER``), or a
+            module, which is frozen and moved in place.
         teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
         teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher; see `load_teacher`.
         teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
@@ -52,8 +52,8 @@ class TeacherObjective(Objective):
         cache: Folder for the teacher's logits, so that further runs over the same images, with other students or
             losses, need no teacher. Images are known by their pixels: it helps where augmentation is off or replayed
             from the same seed. Each image and epoch takes 4 C + 8 bytes.
-        teacher_layers: Layers of the teacher whose outputs are wanted.
-        student_layers: Layers of the student whose outputs are wanted.
+        teacher_layers: Layers of the teacher to capture.
+        student_layers: Layers of the student to capture.
         needs_logits: Whether the teacher's logits are looked at, which must then be of the student's classes.
 
     Raises:
@@ -172,7 +172,7 @@ class TeacherObjective(Objective):
                 teacher.reorder(_class_order(source, list(facts.class_names), list(class_names)))
 
     def try_student(self, network: nn.Module, images: Tensor) -> list[Tensor]:
-        """Return what the student's layers give for images, without a trace left in the student."""
+        """Return the outputs of the student's layers for images; the student does not change."""
         assert self.student is not None
         self.student.start()
         with torch.no_grad(), evaluation_mode(network):

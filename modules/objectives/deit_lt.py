@@ -19,29 +19,29 @@ from ._teacher_objective import TeacherObjective, TeacherOutput
 class DeiTLT(TeacherObjective):
     """DeiT-LT (https://arxiv.org/abs/2404.02900): the class token learns the labels, the distillation token a teacher.
 
-    The student has two classifiers, as timm's ``deit_*_distilled_*`` do, whose logits are averaged by the network. One
-    is trained on the labels, the other on the class that the teacher sees in the same augmented and mixed image. From
+    The student has two classifiers, as timm's ``deit_*_distilled_*`` do; the network averages their logits. One is
+    trained on the labels, the other on the class that the teacher sees in the same augmented and mixed image. From
     ``drw_epoch`` on the second is weighted by the inverse of the effective number of training images of the class the
-    teacher names (deferred re-weighting), and labels are no longer smoothed where they are not mixed. That the teacher
-    has been trained with weak augmentation and is asked about strongly augmented images is what makes the
-    distillation token an expert of the rare classes. A recipe logs the terms ``cls`` and ``dist``, unweighted.
+    teacher names (deferred re-weighting), and labels are no longer smoothed where they are not mixed. The teacher was
+    trained with weak augmentation and sees strongly augmented images; this makes the distillation token an expert on
+    the rare classes. A recipe logs the terms ``cls`` and ``dist``, unweighted.
 
     Args:
         teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
-            (``.safetensors``), a name of timm, whose pretrained weights are loaded, a folder of timm
-            (``local-dir:FOLDER``), or a module, which is frozen and moved where it stands.
-        alpha: Weight of the distillation token's loss; that of the class token's is ``1 - alpha``. Like all defaults
-            here the authors'.
+            (``.safetensors``), a timm name (pretrained weights are loaded), a timm folder (``local-dir:FOLDER``), or a
+            module, which is frozen and moved in place.
+        alpha: Weight of the distillation token's loss; the class token's loss has weight ``1 - alpha``. Like all
+            defaults here the authors'.
         drw_epoch: Beginning of the re-weighting: a share of the run, e.g. 0.9, or the number of epochs before it, e.g.
             1100; None is never. The authors take 1100 of 1200 on CIFAR.
         drw_beta: Beta of the effective number (`class_balanced_weights`).
-        class_counts: Training images of each class; None takes those of the datamodule.
+        class_counts: Training images of each class; None takes the datamodule's counts.
         label_smoothing: Share of each label's mass that is spread over all classes, for the class token.
         heads: Names of the student's two classifiers, of the class and of the distillation token.
         teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
         teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
             FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
-            say what the teacher's images were normalised by.
+            are the normalization of the teacher's images.
         teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
             that the teacher's file says, or else the student's.
         compile_teacher: Run the teacher through `torch.compile`.

@@ -30,12 +30,12 @@ class Distillation(TeacherObjective):
 
     Args:
         teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
-            (``.safetensors``), a name of timm, whose pretrained weights are loaded, a folder of timm
-            (``local-dir:FOLDER``), or a module, which is frozen and moved where it stands.
+            (``.safetensors``), a timm name (pretrained weights are loaded), a timm folder (``local-dir:FOLDER``), or a
+            module, which is frozen and moved in place.
         loss: Compares student and teacher; None is `KD`, where there are no ``losses``.
         losses: Several losses; ``loss``, if it is given too, comes before them.
         ce_weight: Weight of the cross-entropy with the labels. None is the weight that the loss states from its paper:
-            0.1 for KD; 0.5 for ATS, ISATS and GlobalLabels; that of its inner loss for LSKD; 1 for the others. Of
+            0.1 for KD; 0.5 for ATS, ISATS and GlobalLabels; the weight of its inner loss for LSKD; 1 for the others. Of
             several losses the largest counts.
         kd_weight: Weight of the loss, or a list with the weight of each. None is the weight that each loss states from
             its paper: KD 0.9; ATS, ISATS and GlobalLabels 0.5; DKD 1; DIST 2; LSKD 9; FitNet 100; AttentionTransfer
@@ -48,7 +48,7 @@ class Distillation(TeacherObjective):
         teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
         teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
             FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
-            say what the teacher's images were normalised by.
+            are the normalization of the teacher's images.
         teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
             that the teacher's file says, or else the student's.
         compile_teacher: Run the teacher through `torch.compile`.

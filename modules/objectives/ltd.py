@@ -28,15 +28,15 @@ class LTD(TeacherObjective):
 
     Args:
         teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
-            (``.safetensors``), a name of timm, whose pretrained weights are loaded, a folder of timm
-            (``local-dir:FOLDER``), or a module, which is frozen and moved where it stands.
+            (``.safetensors``), a timm name (pretrained weights are loaded), a timm folder (``local-dir:FOLDER``), or a
+            module, which is frozen and moved in place.
         temperature: Divides the teacher's logits (ours, unverified; 1 to 5 are worth trying).
-        hard_weight: Weight of the cross-entropy with the labels, beside ``1 - hard_weight`` of that with the soft
-            ones (ours; unverified).
+        hard_weight: Weight of the cross-entropy with the labels; the cross-entropy with the soft labels has weight ``1
+            - hard_weight`` (ours; unverified).
         teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
         teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
             FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
-            say what the teacher's images were normalised by.
+            are the normalization of the teacher's images.
         teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
             that the teacher's file says, or else the student's.
         compile_teacher: Run the teacher through `torch.compile`.

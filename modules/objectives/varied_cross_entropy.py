@@ -16,8 +16,8 @@ class VariedCrossEntropy(Objective):
     """Cross-entropy minus ``variance_weight`` times the variance of the wrong classes' softened probabilities.
 
     For training teachers: large ones, left alone, give all wrong classes the same small probability. Our reading of
-    "regularising teachers" in https://arxiv.org/abs/2405.13078, of which only the abstract was at hand; that the
-    paper's term is this one is not certain. A recipe logs the terms ``ce`` and ``wrong_class_variance``.
+    "regularising teachers" in https://arxiv.org/abs/2405.13078. Only its abstract was at hand; it is not certain that
+    the paper's term is this one. A recipe logs the terms ``ce`` and ``wrong_class_variance``.
 
     Args:
         variance_weight: Weight of the variance, which lies between 0 and (C - 2) / (C - 1)², 0.0988 for 10 classes

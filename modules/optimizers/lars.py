@@ -1,4 +1,4 @@
-"""Optimizers whose published variant is in no library."""
+"""Optimizers in a published variant that no library has."""
 
 from __future__ import annotations
 

@@ -29,12 +29,12 @@ def parameter_groups(
     Args:
         module: All of its parameters that require a gradient are in one group.
         network: The part of it that ``layer_decay`` and the network's own ``no_weight_decay()`` are about.
-        decay_biases_and_norms: False takes weight decay from biases, from norms and other parameters of one dimension,
-            and from what the network's method ``no_weight_decay()`` names: class token and position embedding of
-            timm's transformers.
+        decay_biases_and_norms: False removes weight decay from biases, from norms and other parameters of one
+            dimension, and from the parameters named by the network's method ``no_weight_decay()``: class token and
+            position embedding of timm's transformers.
         layer_decay: Factor of the rate from one layer to the layer before it, in (0, 1]; the last layer, which
             classifies, has the full rate (https://arxiv.org/abs/2106.08254). Layers are timm's. None is no factor.
-        parameter_options: Options of the parameters whose names match a pattern of the shell, e.g.
+        parameter_options: Options of parameters with names that match a shell pattern, e.g.
             ``{"*.head.*": {"lr": 0.01}, "*.bias": {"weight_decay": 0}}``; of several patterns the last wins.
 
     Raises:
@@ -93,7 +93,7 @@ class FoundRate:
         return None if recipe is None else vars(recipe).get("_found_rate")
 
     def __set__(self, recipe: Any, rate: float) -> None:
-        """Scale what schedules take for the optimizer's rate."""
+        """Scale the rate that schedules take as the optimizer's rate."""
         vars(recipe)["_found_rate"] = rate
         factor = rate / recipe.trainer.optimizers[0].defaults["lr"]
         for config in recipe.trainer.lr_scheduler_configs:

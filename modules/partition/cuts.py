@@ -19,9 +19,9 @@ class LocalUnit(nn.Sequential):
     """A piece of a network between two cuts, made of the network's own layers.
 
     Args:
-        name: Name of the layer whose output ends the unit, as in ``network.named_modules()``.
+        name: Name of the last layer of the unit, as in ``network.named_modules()``.
         layers: The layers from the unit before to this unit's output, by their names. The network may replace a layer
-            later, so what outlives the cutting keeps `layer_names`.
+            later, so objects that live longer keep `layer_names`.
         inputs: Shape of its input, batch included.
         outputs: Shape of its output, batch included.
         cut_point: Place of its end in the network's trace.
@@ -54,7 +54,7 @@ class LocalUnit(nn.Sequential):
 
 @dataclass(frozen=True)
 class Partition:
-    """A network as a chain of units and what follows the last of them."""
+    """A network as a chain of units and the layers after the last unit."""
 
     units: list[LocalUnit]
     tail: LocalUnit
@@ -97,7 +97,7 @@ class Partition:
 def local_units(
     network: nn.Module, images: Tensor | None = None, *, names: Sequence[str] | None = None
 ) -> list[LocalUnit]:
-    """The ordered units of a network, after each of which it can be cut; see :func:`partition`."""
+    """The ordered units of a network; it can be cut after each unit (see :func:`partition`)."""
     return partition(network, images, names=names).units
 
 

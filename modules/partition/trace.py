@@ -40,7 +40,7 @@ class Trace:
     """A pass of a network.
 
     A *cut point* is a tensor that all paths from the images to the output lead through; 0 is the images. Everything
-    behind a cut point can be computed from it without a look at what lies before.
+    behind a cut point can be computed from its output alone.
     """
 
     calls: dict[str, Call]
@@ -129,7 +129,7 @@ def trace(network: nn.Module, images: Tensor, *, training: bool = False) -> Trac
 
 @contextlib.contextmanager
 def _unchanged(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Keep what a pass in training mode changes: modes, buffers and the random state."""
+    """Restore the state that a pass in training mode changes: modes, buffers and the random state."""
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     with evaluation_mode(network), torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield

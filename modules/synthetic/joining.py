@@ -38,7 +38,7 @@ def choose_classes(given: Set, classes: Sequence[int | str]) -> tuple[Tensor, Te
 def join_sets(sets: Sequence[Set]) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Return all images of several sets, class after class, with the classes of the same name as one.
 
-    Classes are in the order in which their names come up. Images are normalised as those of the first set.
+    Classes are in the order in which their names come up. Images are normalized as in the first set.
 
     Args:
         sets: Sets, as `load_set` returns them.

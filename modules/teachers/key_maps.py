@@ -11,8 +11,8 @@ from torch import nn
 def benchmark_names(network: nn.Module) -> list[dict[str, str]]:
     """Return the names that other projects give to a network's weights.
 
-    The layouts are those of the ResNets, wide ResNets and VGGs of RepDistiller and mdistiller, whose checkpoints the
-    CIFAR-100 tables share, and of their ResNet-50, which many CIFAR repositories copy.
+    The layouts belong to the ResNets, wide ResNets and VGGs of RepDistiller and mdistiller (their checkpoints are
+    shared by the CIFAR-100 tables) and to their ResNet-50, which many CIFAR repositories copy.
 
     Args:
         network: One of our ``cifar_*`` networks.

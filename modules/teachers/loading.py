@@ -52,9 +52,9 @@ def load_teacher(
             loaded.
         num_classes: Classes it must tell apart; None takes any.
         in_chans: Channels of an image.
-        network_args: Further arguments of a network given by name. ``checkpoint_path`` is a file of weights, of any
-            project (`load_weights`), in the place of the pretrained ones; ``prefix`` is what their names begin with
-            there. ``mean`` and ``std`` say what the network's images were normalised by, where its file does not.
+        network_args: Further arguments of a network given by name. ``checkpoint_path`` is a file of weights of any
+            project (`load_weights`) that replaces the pretrained weights; ``prefix`` is the common prefix of their
+            names. ``mean`` and ``std`` are the normalization of the network's images, if its file does not give it.
             ``num_classes`` says how many classes it has, where ``num_classes`` is None.
         student_classes: Classes of a network by name that has no pretrained weights, where ``num_classes`` is None.
 

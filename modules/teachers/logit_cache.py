@@ -21,13 +21,13 @@ from ..core.files import replaced
 class LogitCache:
     """Remembers logits by the content of each image, so nothing has to be known of data set, order or augmentation.
 
-    An image whose pixels are bit for bit those of an earlier one, with augmentation off or replayed from the same
-    seed, finds its logits; any other is computed and added. A batch is looked up with one wait for the device, and
-    is computed as a whole if one of its images is new. In memory are 16 bytes for each image; logits stay in the files,
+    An image with exactly the same pixels as an earlier image, with augmentation off or replayed from the same seed,
+    finds its logits; any other image is computed and added. A batch is looked up with one wait for the device, and is
+    computed as a whole if one of its images is new. In memory are 16 bytes for each image; logits stay in the files,
     which are mapped.
 
     Args:
-        folder: Where the logits of this network are. Every process of a run adds files of its own.
+        folder: Where the logits of this network are. Every process of a run adds separate files.
 
     Raises:
         InputError: If a file in the folder cannot be read.
@@ -75,7 +75,7 @@ class LogitCache:
         return logits
 
     def save(self) -> None:
-        """Write what is new; a disk that does not take it is warned of and costs no run."""
+        """Write the new logits; a failing disk gives a warning and does not end the run."""
         if not self._new:
             return
         keys, logits = (torch.cat(parts) for parts in zip(*self._new, strict=True))
@@ -118,7 +118,7 @@ class LogitCache:
 
 
 def answering_folder(folder: Path, answer: Tensor) -> Path:
-    """Return the folder of the teacher that gives an answer, among those whose names begin alike.
+    """Return the folder of the teacher that gives an answer, among folders with the same beginning of the name.
 
     The answer is kept in each folder and compared up to the rounding of other devices and batch sizes.
 

@@ -27,13 +27,13 @@ class Teacher:
             entry, or its ``logits``. It is frozen and moved where it stands.
         image_size: Height and width in pixels that images of another size are resized to (bicubic) before the network
             sees them; None leaves them as they are.
-        layers: Names of the layers whose outputs are wanted too.
+        layers: Names of the layers to capture too.
         compile: Run the network through `torch.compile`.
         mean: Mean of each channel that the network's images were normalised by; None if it is not known.
         std: Standard deviation of each channel, likewise.
 
     Raises:
-        InputError: If the network has no such layer, or ``std`` holds what is not positive.
+        InputError: If the network has no such layer, or ``std`` holds a value that is not positive.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Teacher:
             self._affine = scale.float().view(-1, 1, 1), shift.float().view(-1, 1, 1)
 
     def reorder(self, order: Sequence[int] | None) -> None:
-        """Give the logits in another order: entry i becomes that of the network's class ``order[i]``."""
+        """Give the logits in another order: entry i becomes the logit of the network's class ``order[i]``."""
         self._order = None if order is None or list(order) == sorted(order) else list(order)
 
     @property
@@ -182,7 +182,7 @@ class MeanTeacher:
 
 
 def _logits(output: Any) -> Tensor:
-    """The logits in what a network gives: the output, its ``logits``, or its first entry."""
+    """The logits in a network's output: the output, its ``logits``, or its first entry."""
     if isinstance(output, Tensor):
         return output
     found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)

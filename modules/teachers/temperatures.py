@@ -14,9 +14,9 @@ from ..losses import ats_probabilities, derived_average, wrong_class_variance
 def temperature_grid(
     logits: Tensor, labels: Tensor, *, tau_true: Sequence[float], tau_wrong: Sequence[float]
 ) -> list[dict[str, float]]:
-    """Means over all samples of what `ats_probabilities` gives, for each pair of temperatures.
+    """Means over all samples of the statistics of `ats_probabilities`, for every pair of temperatures.
 
-    Names are those of https://arxiv.org/abs/2210.04427. A student learns most from a teacher that leaves the wrong
+    Names follow https://arxiv.org/abs/2210.04427. A student learns most from a teacher that leaves the wrong
     classes something to divide (the derived average) and divides it unevenly (the inherent variance); their product is
     the derived variance. The published theory takes population variances.
 

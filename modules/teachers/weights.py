@@ -24,7 +24,8 @@ def load_weights(network: nn.Module, path: str | Path, *, prefix: str | None = N
     """Put the weights of a file into a network.
 
     A file is a state dict or a checkpoint that holds one, as ``.safetensors`` or by `torch.save`. Its names are the
-    network's own, possibly behind a common prefix such as ``model.`` or ``module.``, or those of `benchmark_names`.
+    network's names, possibly behind a common prefix such as ``model.`` or ``module.``, or the names of
+    `benchmark_names`.
 
     Args:
         network: The network; all its weights must be in the file.
@@ -132,7 +133,7 @@ _PLAIN: list[Any] = [
 
 
 def _plain(key: str) -> str:
-    """A name without what wrappers of parallel and compiled training put in front."""
+    """Return a name without the prefixes of parallel and compiled wrappers."""
     return key.removeprefix("module.").replace("_orig_mod.", "")
 
 
@@ -146,7 +147,7 @@ def _prefixes(weights: Mapping[str, Tensor], names: Mapping[str, str], counters:
 
 
 def _unfit(weights: Mapping[str, Tensor], layouts: list[dict[str, str]], path: str | Path, prefix: str | None) -> str:
-    """Say what the file lacks of the layout that it comes nearest to."""
+    """Name the weights that the file lacks of its nearest layout."""
     lacking = [[key for key in names.values() if (prefix or "") + key not in weights] for names in layouts]
     missing = min(lacking, key=len)
     under = "" if prefix is None else f" under the prefix {prefix!r}"
