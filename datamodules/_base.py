@@ -45,7 +45,7 @@ class ImageDataModule(LightningDataModule, ABC):
         eval_batch_size: Images per batch in validation, test and prediction; None takes ``batch_size``.
         num_workers: Worker processes that load batches; 0 loads in the main process, which is fastest for images
             in memory.
-        val_fraction: Share of each class taken from the training part for validation, in [0, 1). 0 trains on all
+        val_fraction: Share of every class taken from the training part for validation, in [0, 1). 0 trains on all
             images and validates on a fixed tenth of them, without augmentation: no measure of generalisation.
         split_seed: Seed of the split, of ``subset`` and of ``label_noise``, so that runs with different ``seed`` share
             their data.
@@ -72,9 +72,9 @@ class ImageDataModule(LightningDataModule, ABC):
         num_classes: Number of classes.
         in_chans: Channels of an image.
         image_size: Height and width of an image in pixels.
-        mean: Mean of each channel, on the scale of [0, 1].
-        std: Standard deviation of each channel, on the same scale.
-        class_names: Name of each class, in the order of the labels.
+        mean: Mean per channel, on the scale of [0, 1].
+        std: Standard deviation per channel, on the same scale.
+        class_names: Names of the classes, in the order of the labels.
         preprocessing: How evaluation makes images of ``image_size`` from others: their shorter side is resized to
             ``image_size / crop_pct`` by ``interpolation``, then the centre is cut out. Empty where all have that size.
         class_counts: Training images with each label, of all ``num_classes``, as training sees them, ``label_noise``
@@ -83,7 +83,7 @@ class ImageDataModule(LightningDataModule, ABC):
         val_set: Validation images, after ``setup("fit")`` or ``setup("validate")``.
         test_set: Test images, after ``setup("test")``.
         predict_set: Images to predict, after ``setup("predict")``.
-        predict_names: Name of each image in the order of prediction, after ``setup("predict")``.
+        predict_names: Names of the images in the order of prediction, after ``setup("predict")``.
         batch_indices: Index in ``train_set`` of each image of the last training batch, shape ``(N,)``; None after a
             batch of another set.
 

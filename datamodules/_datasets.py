@@ -90,7 +90,7 @@ class MemoryImages(EpochDataset):
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
         """A batch: images ``(B, C, H, W)``, labels ``(B,)`` and, for training, random numbers and index.
 
-        The random numbers and, last, the index of each image have shape ``(B, RANDOMS + 1)``.
+        The random numbers and, last, the image indices have shape ``(B, RANDOMS + 1)``.
         """
         index = torch.tensor(indices)
         batch = self.images[index], self.labels[index]

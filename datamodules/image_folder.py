@@ -36,8 +36,8 @@ class ImageFolder(ImageDataModule):
         root: Folder with the layout above; None takes the environment variable ``RECIPES_DATA``, or else ``data``.
         image_size: Height and width in pixels of the images the network gets.
         in_chans: 3 converts every image to RGB, 1 to grey.
-        mean: Mean of each channel on the scale of [0, 1]; None is ImageNet's.
-        std: Standard deviation of each channel on the same scale; None is ImageNet's.
+        mean: Mean per channel on the scale of [0, 1]; None is ImageNet's.
+        std: Standard deviation per channel on the same scale; None is ImageNet's.
         in_memory: Decode all images once, resized to ``image_size`` where they differ from it, and keep them.
         num_workers: Worker processes that load batches; None is one per core, at most 8, and 0 with ``in_memory``.
         predict_dir: Folder of images, without class folders, to predict; None predicts the test images.

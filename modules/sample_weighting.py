@@ -22,11 +22,11 @@ class SampleWeighting:
     """Detached, unweighted losses ``(N,)`` of the last batch."""
 
     sample_indices: Tensor | None = None
-    """Data set index of each row of the batch ``(N,)``. A module whose batches are not in the order of the sampler sets
+    """Data set index per row of the batch ``(N,)``. A module whose batches are not in the order of the sampler sets
     it before it calls :meth:`reduce`; the callback clears it after the step."""
 
     batch_indices: Tensor | None = None
-    """Data set index of each sample of the batch in the order of the sampler ``(N,)``, set by a callback."""
+    """Data set index per sample of the batch in the order of the sampler ``(N,)``, set by a callback."""
 
     weighted_by: str | None = None
     """Name of the callback that may weight this batch, set by it: then each sample must have one loss."""

@@ -76,8 +76,8 @@ class FeatureLoss(nn.Module):
 
         Args:
             labels: Class indices ``(N,)`` or probabilities ``(N, C)``.
-            indices: Index of each sample in the training set, shape ``(N,)``; None where it is not known.
-            class_counts: Training samples of each class, where the data knows them.
+            indices: Index per sample in the training set, shape ``(N,)``; None where it is not known.
+            class_counts: Training samples per class, where the data knows them.
 
         Raises:
             InputError: If the loss needs more than the batch says.

@@ -16,7 +16,7 @@ from .ats import ats_probabilities
 
 
 def class_means(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Mean of the teacher's probabilities over the samples of each class.
+    """Mean of the teacher's probabilities per class.
 
     Args:
         probabilities: Shape ``(N, C)``.
@@ -40,7 +40,7 @@ def fuse_global_labels(probabilities: Tensor, labels: Tensor, means: Tensor, *, 
     Args:
         probabilities: The teacher's, by any temperature, shape ``(N, C)``.
         labels: Class indices, shape ``(N,)``.
-        means: Mean probabilities of each class, shape ``(C, C)``, as `class_means` gives them for the training images.
+        means: Mean probabilities per class, shape ``(C, C)``, as `class_means` gives them for the training images.
         ratio: Share of the mean, in [0, 1].
 
     Returns:

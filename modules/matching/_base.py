@@ -17,7 +17,7 @@ class ClassBatch:
     Attributes:
         images: Normalized, shape ``(N, C, H, W)``.
         labels: Class indices, shape ``(N,)``, equal ones side by side.
-        counts: Images of each class, in that order, known without asking the device.
+        counts: Images per class, in that order, known without asking the device.
     """
 
     images: Tensor
@@ -40,7 +40,7 @@ class Matching(ABC):
 
         Args:
             network: With timm's ``forward_features`` and ``forward_head``.
-            images_per_class: Synthetic images of each class.
+            images_per_class: Synthetic images per class.
 
         Raises:
             InputError: If the network does not go with this loss.

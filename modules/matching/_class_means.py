@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class ClassSums(NamedTuple):
-    """Sums over the members of each class, which add up over parts of a batch.
+    """Sums over the members of a class, which add up over parts of a batch.
 
     Attributes:
         sums: Shape ``(C, D)``.
-        counts: Members of each class, shape ``(C,)``.
+        counts: Members per class, shape ``(C,)``.
     """
 
     sums: Tensor
@@ -24,7 +24,7 @@ class ClassSums(NamedTuple):
 
 
 def class_sums(values: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
-    """Sums of values ``(N, D)`` over the samples of each class."""
+    """Sums of values ``(N, D)`` per class."""
     sums = values.new_zeros(num_classes, values.shape[1]).index_add(0, labels, values)
     # `bincount` would make the host wait for the device.
     counts = values.new_zeros(num_classes).index_add(0, labels, torch.ones_like(labels, dtype=values.dtype))

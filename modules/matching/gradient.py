@@ -18,7 +18,7 @@ LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: 
 """The published outer and inner loop by images per class."""
 
 PER_CLASS = 16
-"""Real images of each class that batch normalisation takes its statistics of, as in the authors' code."""
+"""Real images per class for the batch-norm statistics, as in the authors' code."""
 
 
 def gradient_matching_loss(real_gradients: Sequence[Tensor], synthetic_gradients: Sequence[Tensor]) -> Tensor:

@@ -24,7 +24,7 @@ class BlockNetwork(nn.Module):
         num_classes: Size of the output; 0 leaves the pooled features as they are.
         norm: Layers between the last block and the pooling, such as the norm of pre-activated blocks; part of
             `forward_features`, as in timm.
-        pool: From the last feature map to features ``(N, num_features)``; by default the mean of each channel.
+        pool: From the last feature map to features ``(N, num_features)``; by default channel means.
     """
 
     def __init__(

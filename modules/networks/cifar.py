@@ -106,7 +106,7 @@ def cifar_imagenet_resnet(
         layers: Blocks in each of the four stages.
         num_classes: Size of the output.
         in_chans: Channels of an image.
-        norm: Normalisation: "batch", or "instance" (of each channel of each image, affine), with which the literature
+        norm: Normalisation: "batch", or "instance" (per channel of an image, affine), with which the literature
             evaluates distilled sets.
         image_size: Height and width of an image in pixels; it changes nothing.
 

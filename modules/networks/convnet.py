@@ -31,8 +31,8 @@ def convnet(
         num_classes: Size of the output.
         in_chans: Channels of an image.
         depth: Number of blocks; each halves the image. The literature uses 3 for 32x32 pixels and 4 for 64x64.
-        width: Channels of each block.
-        norm: Normalisation: "instance" (of each channel of each image, affine), "batch", "layer" (of the whole map),
+        width: Channels per block.
+        norm: Normalisation: "instance" (per channel of an image, affine), "batch", "layer" (of the whole map),
             "group" (4 groups) or "none".
         image_size: Height and width of an image in pixels.
 

@@ -55,7 +55,7 @@ def cifar_vgg11(
     Args:
         num_classes: Size of the output.
         in_chans: Channels of an image.
-        norm: Normalisation: "instance" (of each channel of each image, affine) or "batch".
+        norm: Normalisation: "instance" (per channel of an image, affine) or "batch".
         image_size: Height and width of an image in pixels.
 
     Raises:

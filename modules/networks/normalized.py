@@ -17,8 +17,8 @@ class Normalized(nn.Module):
 
     Args:
         network: Takes images of mean 0 and standard deviation 1.
-        mean: Mean of each channel of the pixels, or a tensor ``(C, 1, 1)``.
-        std: Standard deviation of each channel of the pixels, or a tensor ``(C, 1, 1)``.
+        mean: Mean per channel of the pixels, or a tensor ``(C, 1, 1)``.
+        std: Standard deviation per channel of the pixels, or a tensor ``(C, 1, 1)``.
         memory_format: Arrangement of the images that the network gets.
 
     Raises:

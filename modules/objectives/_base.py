@@ -29,7 +29,7 @@ class Objective(nn.Module):
     """Epochs of the run, which shares of the run are taken of; the recipe sets it. None is outside of a run."""
 
     class_counts: Sequence[int] | None = None
-    """Training images of each class, set by the recipe when a run starts, where the data knows them."""
+    """Training images per class, set by the recipe when a run starts, where the data knows them."""
 
     batch_indices: Tensor | None = None
     """Index in the training set of each sample of a training batch ``(N,)``, set by the recipe; None where the
@@ -63,8 +63,8 @@ class Objective(nn.Module):
         """Get to know the data, when a recipe's run starts; nothing by default.
 
         Args:
-            mean: Mean of each channel that the images are normalised by; None if the data does not say it.
-            std: Standard deviation of each channel, likewise.
+            mean: Mean per channel that the images are normalised by; None if the data does not say it.
+            std: Standard deviation per channel, likewise.
             class_names: Names of the classes, in the order of the labels; None if the data does not say them.
 
         Raises:

@@ -44,7 +44,7 @@ class TeacherObjective(Objective):
         teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
             (``.safetensors``), a timm name (pretrained weights are loaded), a timm folder (``local-dir:FOLDER``), or a
             module, which is frozen and moved in place.
-        teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
+        teacher_weights: Weights of the teachers in the mean of their logits; None weighs all teachers alike.
         teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher; see `load_teacher`.
         teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
             that the teacher's file says, or else the student's.

@@ -35,10 +35,10 @@ class DeiTLT(TeacherObjective):
         drw_epoch: Beginning of the re-weighting: a share of the run, e.g. 0.9, or the number of epochs before it, e.g.
             1100; None is never. The authors take 1100 of 1200 on CIFAR.
         drw_beta: Beta of the effective number (`class_balanced_weights`).
-        class_counts: Training images of each class; None takes the datamodule's counts.
+        class_counts: Training images per class; None takes the datamodule's counts.
         label_smoothing: Share of each label's mass that is spread over all classes, for the class token.
         heads: Names of the student's two classifiers, of the class and of the distillation token.
-        teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
+        teacher_weights: Weights of the teachers in the mean of their logits; None weighs all teachers alike.
         teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
             FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
             are the normalization of the teacher's images.

@@ -45,7 +45,7 @@ class Distillation(TeacherObjective):
             20 of 240 epochs, for DKD, ReviewKD and LSKD in front of one of them; none for the others.
         label_smoothing: Share of each label's mass that is spread evenly over all C classes in the cross-entropy, in
             [0, 1). The losses see the labels as they are.
-        teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
+        teacher_weights: Weights of the teachers in the mean of their logits; None weighs all teachers alike.
         teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
             FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
             are the normalization of the teacher's images.

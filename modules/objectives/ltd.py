@@ -33,7 +33,7 @@ class LTD(TeacherObjective):
         temperature: Divides the teacher's logits (ours, unverified; 1 to 5 are worth trying).
         hard_weight: Weight of the cross-entropy with the labels; the cross-entropy with the soft labels has weight ``1
             - hard_weight`` (ours; unverified).
-        teacher_weights: Weight of each teacher's logits in their mean; None weighs several teachers alike.
+        teacher_weights: Weights of the teachers in the mean of their logits; None weighs all teachers alike.
         teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
             FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
             are the normalization of the teacher's images.

@@ -24,9 +24,9 @@ class TeacherFacts:
     image_size: int | None = None
     """Height and width of its images in pixels."""
     mean: Sequence[float] | None = None
-    """Mean of each channel that its images were normalised by, on the scale of [0, 1]."""
+    """Mean per channel that its images were normalised by, on the scale of [0, 1]."""
     std: Sequence[float] | None = None
-    """Standard deviation of each channel, likewise."""
+    """Standard deviation per channel, likewise."""
     class_names: Sequence[str] | None = None
     """Names of its classes, in the order of its logits."""
 

@@ -29,8 +29,8 @@ class Teacher:
             sees them; None leaves them as they are.
         layers: Names of the layers to capture too.
         compile: Run the network through `torch.compile`.
-        mean: Mean of each channel that the network's images were normalised by; None if it is not known.
-        std: Standard deviation of each channel, likewise.
+        mean: Mean per channel that the network's images were normalised by; None if it is not known.
+        std: Standard deviation per channel, likewise.
 
     Raises:
         InputError: If the network has no such layer, or ``std`` holds a value that is not positive.
@@ -81,8 +81,8 @@ class Teacher:
         An image x becomes ``(x std + mean - own mean) / own std``. Equal statistics change nothing.
 
         Args:
-            mean: Mean of each channel, on the scale of [0, 1].
-            std: Standard deviation of each channel, on the same scale.
+            mean: Mean per channel, on the scale of [0, 1].
+            std: Standard deviation per channel, on the same scale.
 
         Raises:
             InputError: If the numbers of channels differ.
