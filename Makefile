@@ -29,6 +29,7 @@ test-lowest:
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/python tests/plain_english.py
 	$(BIN)/pyright
 
 format: .venv/installed-dev
