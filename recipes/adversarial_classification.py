@@ -64,7 +64,7 @@ class AdversarialClassification(Classification):
             ``margin`` and, unweighted, ``divergence``. The authors use 6 for a wide ResNet and 5 for a ResNet-18.
         batch_norm: How natural and attacked images share batch normalization if both are trained on. "alternate": two
             batches, natural images first; both update the running statistics. "repeated": the natural images then
-            update them once more, as in the code of TRADES. "shared": one batch. "dual": each kind has its own
+            update them once more, as in the authors' code of TRADES. "shared": one batch. "dual": each kind has its own
             batch-norm layers (https://arxiv.org/abs/1911.09665). Evaluation and export use the layers of the attacked
             images.
         options: All other arguments of `Classification`.

@@ -1,4 +1,4 @@
-"""The command `recipes`. Its front imports no torch."""
+"""The command `recipes`. Its front does not import torch."""
 
 from .front import main
 

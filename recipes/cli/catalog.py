@@ -18,13 +18,13 @@ from ...modules.core.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
-# What the head of a recipe must say, in this order; `command` is the exact one that gives `expect`.
+# Keys that a recipe's header must have, in this order; `command` is the exact command that gives `expect`.
 HEADER_KEYS = ("technique", "command", "expect", "hardware", "time", "seeds", "paper")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A shipped recipe: the facts in its head comment and body."""
+    """Description of a shipped recipe, read from its header and body."""
 
     name: str
     title: str
@@ -34,7 +34,7 @@ class Recipe:
 
 
 def names(kind: str = "recipes") -> list[str]:
-    """Names of the shipped ``recipes``, ``overlays`` or ``sweeps``, sorted."""
+    """Return the names of the shipped ``recipes``, ``overlays`` or ``sweeps``, sorted."""
     files = (path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml"))
     kinds = {"overlays", "sweeps"}
     return sorted(
@@ -45,10 +45,10 @@ def names(kind: str = "recipes") -> list[str]:
 
 
 def find(name: str) -> Path:
-    """The file of a shipped recipe or overlay.
+    """Return the file of a shipped recipe or overlay.
 
     Raises:
-        InputError: If nothing of that name is shipped; suggests near names.
+        InputError: If no shipped file has that name; the message suggests similar names.
     """
     for folder in (CONFIGS, CONFIGS / "overlays"):
         path = folder / f"{name.removesuffix('.yaml')}.yaml"
@@ -61,7 +61,7 @@ def find(name: str) -> Path:
 
 
 def resolve(name: str) -> Path:
-    """The file that ``-c NAME`` means: a path that exists, or else a shipped name."""
+    """Return the file of ``-c NAME``: a path that exists, or else a shipped name."""
     path = Path(name)
     if path.is_file():
         return path
@@ -74,7 +74,7 @@ def resolve(name: str) -> Path:
 
 
 def describe(name: str) -> Recipe:
-    """Read the head and body of a shipped recipe."""
+    """Read the header and body of a shipped recipe."""
     text = find(name).read_text()
     comments = [line[1:].strip() for line in re.match(r"(#.*\n)*", text).group().splitlines()]  # type: ignore
     header = dict(re.findall(r"^(\w+):\s+(.+)$", "\n".join(comments), re.MULTILINE))
@@ -84,7 +84,7 @@ def describe(name: str) -> Recipe:
     return Recipe(name, title, header, data.get("class_path", ""), str(model.get("init_args", {}).get("network", "")))
 
 
-# What `recipes list` shows besides recipes and overlays.
+# Kinds of classes that `recipes list` can show, in addition to recipes and overlays.
 KINDS = (
     *("callbacks", "losses", "objectives", "heads", "datamodules", "networks"),
     *("matchings", "models", "optimizers", "schedules"),
@@ -92,13 +92,13 @@ KINDS = (
 
 
 def print_list(word: str | None = None) -> None:
-    """Print the recipes, two lines each in a terminal, and the overlays that go with any of them.
+    """Print the recipes, two lines each in a terminal, and the overlays.
 
     Args:
-        word: Show only recipes with this word in their name, title, technique, data, network or paper.
+        word: Show only entries with this word in name, title, technique, data, network or paper.
 
     Raises:
-        InputError: If nothing has it.
+        InputError: If no entry has the word.
     """
     recipes = [recipe for recipe in map(describe, names()) if _has(recipe, word)]
     overlays = [overlay for overlay in map(describe, names("overlays")) if _has(overlay, word)]
@@ -126,7 +126,7 @@ def print_list(word: str | None = None) -> None:
 
 
 def print_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Print names and texts in two columns, cut at the terminal's width; whole lines where there is none."""
+    """Print names and texts in two columns, cut at the terminal's width; whole lines without a terminal."""
     width = _width()
     first = max((len(name) for name, _ in rows), default=0)
     print(title)
@@ -141,7 +141,7 @@ def _has(recipe: Recipe, word: str | None) -> bool:
 
 
 def _width() -> int | None:
-    """Columns of the terminal; None if lines go to a file or another program."""
+    """Return the columns of the terminal; None if the output goes to a file or another program."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
 
 
@@ -150,7 +150,7 @@ def _cut(line: str, width: int | None) -> str:
 
 
 def copy(name: str, destination: str) -> Path:
-    """Copy a shipped recipe to a file or into a folder and return where it went.
+    """Copy a shipped recipe to a file or into a folder, and return the new file.
 
     Raises:
         InputError: If the destination exists already or cannot be written.

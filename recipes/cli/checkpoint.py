@@ -1,4 +1,4 @@
-"""Look at a checkpoint before a run depends on it."""
+"""Checks of a checkpoint before a run depends on it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ...modules.core.errors import InputError
 
 
 def check_checkpoint(path: str, model: LightningModule) -> None:
-    """Make sure that a checkpoint can be read and fits the model.
+    """Check that a checkpoint can be read and fits the model.
 
     Raises:
-        InputError: If the file is missing, is not a checkpoint, or holds the weights of another network.
+        InputError: If the file is missing, is not a checkpoint, or has the weights of another network.
     """
     if path.startswith("registry:") or "://" in path:
         return
@@ -31,7 +31,7 @@ def check_checkpoint(path: str, model: LightningModule) -> None:
         beside = sorted(str(file) for file in Path(path).parent.glob("*.ckpt"))
         raise InputError(f"ckpt_path {path} is not a file" + (f"; there is {', '.join(beside[:3])}" if beside else ""))
     try:
-        # Memory-mapped: only names and shapes are looked at.
+        # Memory-mapped, as only names and shapes are read.
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:100]
@@ -44,7 +44,7 @@ def check_checkpoint(path: str, model: LightningModule) -> None:
     own = model.state_dict()
     if any(map(is_lazy, own.values())):
         return
-    # `setup` may add layers; then it is Lightning that finds what is missing.
+    # `setup` may add layers. Lightning then reports missing weights itself.
     extra = [] if is_overridden("setup", model) else [name for name in weights if name not in own]
     differing = [
         f"{name} {_shape(weights, name)} in the checkpoint, {_shape(own, name)} in the model"
@@ -59,7 +59,7 @@ def check_checkpoint(path: str, model: LightningModule) -> None:
 
 
 def check_momentum(optimizers: Sequence[Optimizer]) -> None:
-    """Refuse a momentum that torch takes and that makes every step larger than the last.
+    """Refuse a momentum that torch accepts but that makes every step larger than the last.
 
     Raises:
         InputError: If a momentum is outside [0, 1).

@@ -1,4 +1,4 @@
-"""Atomic writing of checkpoints."""
+"""Writing of checkpoints to disk."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ...modules.core.files import replaced
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes each checkpoint next to its target and renames it.
 
-    Lightning writes to the system's folder of temporary files. Where this is on another disk, moving the file is a copy
-    onto the only ``last.ckpt``, and a run that is killed meanwhile loses it.
+    Lightning writes to the system's temporary folder. If this is on another disk, moving the file means copying over
+    the only ``last.ckpt``. A run that is killed during the copy would lose it.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
 
         Raises:
-            RunError: If the disk does not take it; an older file of that name is kept.
+            RunError: If writing fails; an older file with the same name is kept.
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -43,7 +43,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def _cause(error: BaseException) -> str | None:
-    """The disk's reason behind an error of torch; None if there is none."""
+    """Return the operating system's reason for an error of torch; None if there is none."""
     inner = error.__cause__ or error.__context__
     while inner is not None:
         if isinstance(inner, OSError):

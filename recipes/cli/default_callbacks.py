@@ -1,4 +1,4 @@
-"""The callbacks and loggers that every run of the command line has unless it brings its own."""
+"""Default callbacks and loggers of the command line."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from .resume import RunMetrics
 
 
 def default_loggers(given: Any, run_dir: Path, checkpoint: str | None) -> list[Logger] | bool:
-    """Return the given loggers and a CSV logger; none if logging was turned off.
+    """Return the given loggers and a CSV logger; False if logging is turned off.
 
     Args:
         given: The loggers of the recipe.
         run_dir: Folder of the run.
-        checkpoint: Checkpoint from which the run goes on in this folder.
+        checkpoint: Checkpoint from which the run in this folder is resumed.
     """
     if given is False:
         return False
@@ -45,10 +45,10 @@ def default_loggers(given: Any, run_dir: Path, checkpoint: str | None) -> list[L
 
 
 def check_unique(callbacks: list[Callback]) -> None:
-    """Refuse a callback that a recipe and an overlay both bring, as only one of them could keep its state.
+    """Refuse a callback given by both recipe and overlay, as only one of them could save its state.
 
     Raises:
-        InputError: If two callbacks would save their state under one name.
+        InputError: If two callbacks would save their state under the same name.
     """
     keys = [callback.state_key for callback in callbacks if type(callback).state_dict is not Callback.state_dict]
     for callback in callbacks:
@@ -68,13 +68,13 @@ def default_callbacks(
     run_dir: Path | None,
     checkpoint: str | None = None,
 ) -> list[Callback]:
-    """The callbacks to add to those given.
+    """Return the callbacks to add to the given ones.
 
     Args:
         command: ``fit``, ``test``, …
-        given: The callbacks of the recipe; none is doubled.
+        given: The callbacks of the recipe; a default callback of the same kind is not added.
         trainer: Arguments of the trainer.
-        model: The LightningModule; its ``monitor`` chooses the best checkpoint.
+        model: The LightningModule; its ``monitor`` selects the best checkpoint.
         run_dir: Folder of the run; None for a run that writes nothing.
         checkpoint: Checkpoint that the command starts from.
     """
@@ -114,25 +114,25 @@ def default_callbacks(
 
 
 class BestAndLast(ModelCheckpoint):
-    """ModelCheckpoint that writes ``last.ckpt`` after every epoch, and takes the best along when a run is resumed.
+    """ModelCheckpoint that writes ``last.ckpt`` after every epoch, and keeps the best checkpoint of a resumed run.
 
-    Lightning's own ``save_last`` writes it only where it writes the best one too.
+    Lightning's own ``save_last`` writes it only together with a best checkpoint.
     """
 
     resumed_from: str | None = None
-    """Checkpoint that the run goes on from."""
+    """Checkpoint that the run is resumed from."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last checkpoint."""
         super().on_train_epoch_end(trainer, pl_module)
-        # Known before it is written, as it is part of the state.
+        # Set before writing, as the path is part of the saved state.
         self.last_model_path = str(Path(str(self.dirpath), "last.ckpt"))
         trainer.save_checkpoint(self.last_model_path, weights_only=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Copy the best checkpoint so far, to be replaced only by a better one.
 
-        It is looked for at its recorded path, and else next to the checkpoint that the run goes on from.
+        It is searched at its old path, then next to the checkpoint that the run is resumed from.
         """
         here, best = Path(str(self.dirpath)), Path(state_dict["best_model_path"])
         came_from, last = Path(self.resumed_from or ""), here / "last.ckpt"
@@ -176,7 +176,7 @@ class BestAndLast(ModelCheckpoint):
 
 
 def _checkpoints(dirpath: str, model: LightningModule, trainer: Any, resumed_from: str | None) -> ModelCheckpoint:
-    """Keeps ``best.ckpt`` by the module's ``monitor``, where validation runs, and ``last.ckpt``."""
+    """Return a callback that keeps ``last.ckpt`` and, if validation runs, ``best.ckpt`` by the module's ``monitor``."""
     monitor = getattr(model, "monitor", None) if trainer.get("limit_val_batches") != 0 else None
     checkpoints = BestAndLast(
         dirpath,

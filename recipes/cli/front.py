@@ -1,4 +1,4 @@
-"""The console script `recipes`: answers at once if torch is not needed, and passes everything else on."""
+"""The console script `recipes`: runs commands that need no torch, and passes the others on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TRAINER_COMMANDS = {
     "test": "measure a checkpoint on the test images",
     "predict": "write class and probabilities for each image of a folder",
     "export": "write a checkpoint's network as safetensors, torch.export program or ONNX",
-    "temperatures": "show what ATS makes of a checkpoint's network at each pair of temperatures",
+    "temperatures": "show the effect of ATS on a checkpoint's network for each pair of temperatures",
 }
 
 
@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``recipes``; None takes the arguments of this process.
 
     Returns:
-        0; 1 if a run failed; 2 if an argument or file cannot be used; 143 or 138 if SIGTERM or SIGUSR1 ended a run.
+        0 on success; 1 if a run failed; 2 if an argument or file is invalid; 143 or 138 if SIGTERM or SIGUSR1 ended a
+        run.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -40,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _front(arguments)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
+    except BrokenPipeError:  # the reader of our output has stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
-    except KeyboardInterrupt:  # before a run had anything to save; later ones are the run's own
+    except KeyboardInterrupt:  # before a run had anything to save; later, the run itself handles it
         print("interrupted", file=sys.stderr)
         return 1
 

@@ -1,4 +1,4 @@
-"""Agreement between the processes of one command before they form a process group."""
+"""Agreement between the processes of one command before the process group exists."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ _PATIENCE = timedelta(minutes=5)
 
 
 def shared_by_processes(choose: Callable[[], Any] | None) -> Any:
-    """Share the choice of the first process with all processes that torchrun, SLURM or the user started.
+    """Share the first process's choice with all processes that torchrun, SLURM or the user has started.
 
     Args:
-        choose: Function that the first process calls; its result must be JSON. None in the others, which wait for it.
+        choose: Makes the choice in the first process; the result must be JSON. None in the other processes; they wait.
 
     Raises:
-        InputError: In all processes, if ``choose`` raises it in the first process, or if the first process does not
-            answer.
+        InputError: The error that ``choose`` raises, in all processes; or if the first process does not answer.
     """
     place = _meeting_place()
     if place is None:
@@ -58,7 +57,10 @@ def shared_by_processes(choose: Callable[[], Any] | None) -> Any:
 
 
 def _meeting_place() -> tuple[str, int, int] | None:
-    """Address and port of the first process, and the number of others; None if a strategy starts them, or none are."""
+    """Return address and port of the first process, and the number of other processes.
+
+    None if there are no others, or if Lightning's strategy starts them.
+    """
     if SLURMEnvironment.detect():
         environment = SLURMEnvironment()
         others = environment.world_size() - 1
@@ -71,7 +73,7 @@ def _meeting_place() -> tuple[str, int, int] | None:
 
 
 def _wait_for(store: TCPStore, key: str, count: int) -> None:
-    """Keep the store alive until all have read."""
+    """Keep the store alive until all processes have read."""
     end = time.monotonic() + _PATIENCE.total_seconds()
     while store.add(key, 0) < count and time.monotonic() < end:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""One-line errors for values that only Lightning, torch or timm would refuse."""
+"""Short errors for input that otherwise only Lightning, torch or timm would reject."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .parsing.parser import defaults
 _PACKAGE = Path(__file__).resolve().parents[2]
 _STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 
-# Functions in which a part of the recipe is used, with the option that chose it; the innermost one counts.
+# Functions that use a part of the recipe, with the option that chose it. The innermost function counts.
 _USED_IN = {
     "create_network": "model.network",
     "forward": "model.network",
@@ -31,7 +31,7 @@ _USED_IN = {
 
 
 def check_settings(settings: Any, command: str) -> None:
-    """Refuse numbers that are infinite or NaN, and values that Lightning takes without a look.
+    """Refuse infinite or NaN numbers, and values that Lightning does not check.
 
     Args:
         settings: The parsed options.
@@ -67,7 +67,7 @@ def check_settings(settings: Any, command: str) -> None:
 
 
 def _not_finite(node: Any, key: str = "", owner: str = "") -> Iterator[tuple[str, float]]:
-    """Options and values of all numbers that are no numbers, unless they are the default."""
+    """Return options and values of all numbers that are infinite or NaN, except defaults."""
     if isinstance(node, float) and not math.isfinite(node):
         if node != defaults(owner).get(key.rpartition(".")[2]):
             yield recipe_files.plain(key), node
@@ -82,12 +82,12 @@ def _not_finite(node: Any, key: str = "", owner: str = "") -> Iterator[tuple[str
 
 
 def explained(error: BaseException, *, has_trained: bool = False) -> InputError | None:
-    """One line for an error that an installed package raised, and that no code of the user had a part in.
+    """Return a one-line error for an exception raised by an installed package, without user code in its trace.
 
     Args:
-        error: The error; ours, with a bug of ours, has no such line and keeps its trace, as have all with
-            ``RECIPES_TRACEBACK=1`` in the environment.
-        has_trained: Whether a training step was finished; then only a schedule can still be unusable.
+        error: The error. A bug of ours has no such line and keeps its trace. With ``RECIPES_TRACEBACK=1`` in the
+            environment all errors keep their trace.
+        has_trained: Whether a training step was finished; after it only a schedule can still be invalid.
     """
     while str(error).startswith("Does not validate against any of the Union") and error.__cause__:
         error = error.__cause__
@@ -121,13 +121,13 @@ def explained(error: BaseException, *, has_trained: bool = False) -> InputError 
 
 
 def _is_known(file: Path) -> bool:
-    """Return whether a file is ours, of an installed package, or not a file, such as compiled code."""
+    """Return whether a file is ours, from an installed package, or not a file at all (compiled code)."""
     installed = bool(_INSTALLED & set(file.parts)) or file.is_relative_to(_STANDARD)
     return installed or _is_ours(file) or not file.is_file() or file.name == "recipes"
 
 
 def _is_ours(file: Path) -> bool:
-    """Return whether a file is part of this project; an environment inside the checkout is not."""
+    """Return whether a file belongs to this project; in a checkout, its folder may contain the environment."""
     return file.is_relative_to(_PACKAGE) and not _INSTALLED & set(file.relative_to(_PACKAGE).parts)
 
 

@@ -1,4 +1,4 @@
-"""Resuming a run in its own run folder."""
+"""State that a run resumed in its own folder takes from there."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 ROWS = "metrics_rows"
-"""Key of a checkpoint: rows of ``metrics.csv`` that were written before it."""
+"""Key of a checkpoint: number of rows of ``metrics.csv`` written before it."""
 
 WANDB_RUN = "wandb run:"
 
 
 def newest_checkpoint(run_dir: Path) -> str | None:
-    """Return the checkpoint of a run that is furthest, or None; one that cannot be read is passed over with a line."""
+    """Return the checkpoint with the most steps, or None; unreadable ones are skipped with a warning."""
     steps: dict[tuple[int, float], Path] = {}
     for path in sorted([*run_dir.glob("checkpoints/*.ckpt"), *run_dir.glob("hpc_ckpt_*.ckpt")]):
         checkpoint = _read(path)
@@ -35,19 +35,19 @@ def newest_checkpoint(run_dir: Path) -> str | None:
 
 
 def wandb_run(run_dir: Path) -> str | None:
-    """Return the id of a folder's wandb run, which its ``recipe.yaml`` says in a comment; None if there is none."""
+    """Return the id of a folder's wandb run, from a comment in its ``recipe.yaml``; None if there is none."""
     recipe = run_dir / "recipe.yaml"
     found = re.search(rf"^# {WANDB_RUN} (\S+)$", recipe.read_text(), re.MULTILINE) if recipe.is_file() else None
     return found[1] if found else None
 
 
 class RunMetrics(CSVLogger):
-    """Lightning's CSV file, which goes on where a resumed run does.
+    """Lightning's CSV logger, continued when a run is resumed.
 
     Args:
         run_dir: Folder of the run.
-        checkpoint: Checkpoint that the run goes on from in this folder; rows written after it are dropped. None begins
-            a new file.
+        checkpoint: Checkpoint from which the run in this folder is resumed; rows written after it are dropped. None
+            begins a new file.
     """
 
     def __init__(self, run_dir: Path, checkpoint: str | None = None) -> None:
@@ -63,9 +63,9 @@ class RunMetrics(CSVLogger):
 
     @property
     def experiment(self) -> Any:
-        """The writer, which begins with the rows of the run so far."""
+        """The writer; it starts with the earlier rows of the run."""
         with warnings.catch_warnings():
-            # Lightning would delete an earlier file, which is written again below.
+            # Lightning deletes an earlier file; it is written again below.
             warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
             writer = super().experiment
         if self._earlier:

@@ -1,4 +1,4 @@
-"""One folder for each run, claimed before anything is built."""
+"""A separate folder for each run, claimed before anything is built."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-# Processes that a strategy starts inherit it, and so agree with the first on the folder.
+# Processes started by a strategy inherit this variable, and so use the folder of the first process.
 _VARIABLE = "RECIPES_RUN"
 
 
 class RunFolder:
-    """The folder that one command writes to, and no other.
+    """Folder that only one command writes to.
 
     Args:
         command: ``fit``, ``test``, …
@@ -35,16 +35,16 @@ class RunFolder:
         root: Folder of all runs; None is ``runs``.
         exact: The folder itself, if the user named it.
         checkpoint: Checkpoint that the command starts from.
-        resume: Go on with the run that ``exact`` holds, if it holds one.
+        resume: Resume the run in ``exact``, if there is one.
 
     Attributes:
-        path: ``exact``; else, for commands other than ``fit``, ``<run of the checkpoint>/<command>/<time>``; else
-            ``<root>/<name>/<time>``.
-        checkpoint: The given one, or the newest of the run that goes on.
+        path: ``exact`` if given. Else ``<run of the checkpoint>/<command>/<time>`` for commands other than ``fit``, and
+            ``<root>/<name>/<time>`` otherwise.
+        checkpoint: The given one, or the newest of the resumed run.
 
     Raises:
-        InputError: If ``exact`` holds a run already or another command is writing to it, the folder cannot be written
-            to, or ``resume`` is given without ``exact`` or with ``checkpoint``.
+        InputError: If ``exact`` has a run already or another command is writing to it, the folder is not writable, or
+            ``resume`` is given without ``exact`` or with ``checkpoint``.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class RunFolder:
         return self._choice()
 
     def _make(self, *, is_named: bool) -> None:
-        """Create the folder, under another name where that is taken and not the user's."""
+        """Create the folder. If it exists and the user did not name it, take another name."""
         self._created = [path for path in self.path.parents if not path.exists()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         first = self.path.name
@@ -112,7 +112,7 @@ class RunFolder:
             try:
                 self.path.mkdir()
             except FileExistsError:
-                if not is_named:  # another run has it, perhaps since a moment ago
+                if not is_named:  # another run has taken it
                     self.path = self.path.with_name(f"{first}_{number}")
                     continue
                 self._was_empty = not any(self.path.iterdir())
@@ -121,14 +121,14 @@ class RunFolder:
             return
 
     def _take(self, *, is_named: bool) -> None:
-        """Keep other commands out until `close`."""
+        """Lock the folder until `close`."""
         place = self.path.resolve()
         try:
             if place in _CLAIMED:
                 raise BlockingIOError
             if fcntl is not None:
                 self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR)
-                # Of this process alone: the workers of a killed run, which live a little longer, do not hold it.
+                # A lock of this process only: surviving workers of a killed run do not hold it.
                 fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._created = []
@@ -144,10 +144,10 @@ class RunFolder:
             )
 
     def close(self, *, started: bool) -> None:
-        """Let others have the folder, which is left as it was found if the command never started.
+        """Release the folder. If the command never started, restore its state from before.
 
         Args:
-            started: Whether there is something to keep.
+            started: Whether there are results to keep.
         """
         if self._claimed is not None:
             with contextlib.suppress(OSError):
@@ -165,10 +165,10 @@ class RunFolder:
         if self._created and self._created[0] == self.path:
             shutil.rmtree(self.path, ignore_errors=True)
         for parent in self._created:
-            # Another run may be there by now.
+            # Another run may use the parent folder by now.
             with contextlib.suppress(OSError):
                 parent.rmdir()
 
 
 _LOCK = ".lock"
-_CLAIMED: set[Path] = set()  # by this process, which a lock would let in twice
+_CLAIMED: set[Path] = set()  # by this process, as its own lock would not stop it

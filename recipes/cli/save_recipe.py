@@ -1,4 +1,4 @@
-"""Save the resolved recipe of a run, whatever logger it uses."""
+"""Saving of a run's resolved recipe, with any logger."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .resume import ROWS, WANDB_RUN, RunMetrics
 class SaveRecipe(Callback):
     """Writes ``recipe.yaml``, the complete configuration, to the run folder and to wandb.
 
-    The file runs as it is, ``recipes fit -c FILE``, and gives a new run folder.
+    ``recipes fit -c FILE`` runs the file as it is, in a new run folder.
 
     Args:
         parser: Parser of the command.
-        config: The parser.
+        config: The parsed configuration.
         run_dir: Folder of the run.
-        command: The arguments that the user typed.
+        command: The command that the user typed.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Any, run_dir: Path, command: str) -> None:
@@ -39,11 +39,11 @@ class SaveRecipe(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note that a step was finished."""
+        """Record that a step was finished."""
         self.has_trained = True
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file: data, model and optimizer are usable, as nothing before this refused them."""
+        """Write the file: data, model and optimizer were built without an error."""
         self.write(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,7 +63,7 @@ class SaveRecipe(Callback):
         self.write(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note how many rows of ``metrics.csv`` belong to the checkpoint."""
+        """Save the number of rows of ``metrics.csv`` that belong to the checkpoint."""
         for logger in trainer.loggers:
             if isinstance(logger, RunMetrics) and trainer.is_global_zero:
                 logger.save()
@@ -81,7 +81,7 @@ class SaveRecipe(Callback):
         with replaced(self.path) as file:
             file.write_text(text)
         for run in runs:
-            # Under one key: a sweep locks the names that it sets itself.
+            # Under one key, as a sweep locks the names that it sets itself.
             run.config.update({"recipe": yaml.safe_load(text)}, allow_val_change=True)
             copy = Path(run.dir) / "recipe.yaml"
             copy.write_text(text)
@@ -89,11 +89,11 @@ class SaveRecipe(Callback):
 
     def _text(self) -> str:
         content = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        # Where a run started and what the command was told beside are no part of the recipe.
+        # The checkpoint and the options of the command are not part of the recipe.
         recipe = {
             key: content[key] for key in ("name", "seed_everything", "model", "data", "trainer") if key in content
         }
         body = yaml.safe_dump(recipe, sort_keys=False)
-        command = " ".join(self.command.split())  # an argument of several lines would end the comment
+        command = " ".join(self.command.split())  # an argument with line breaks would end the comment
         with_versions = ", ".join(f"{name} {value}" for name, value in versions().items())
         return f"# Complete recipe of one run, which was: {command}\n# with {with_versions}\n{body}"

@@ -10,19 +10,19 @@ from ...modules.core.errors import RunError
 
 
 def train(*recipes: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Train as ``recipes fit -c RECIPE …`` does, with a run folder, and return its metrics.
+    """Train like ``recipes fit -c RECIPE …``, with a run folder, and return the run's figures.
 
     Args:
         recipes: Recipes and overlays: shipped names or YAML files, merged from left to right.
         options: Options of the command line by their dotted names, e.g. ``{"trainer.max_epochs": 3}``.
 
     Returns:
-        The figures of ``summary.json``, among them ``best val/accuracy`` and ``best checkpoint``, and ``run folder``.
-        Of a run that writes nothing, such as ``trainer.fast_dev_run``, the last logged values.
+        The figures of ``summary.json``, such as ``best val/accuracy`` and ``best checkpoint``, and ``run folder``. For
+        a run that writes nothing, such as ``trainer.fast_dev_run``, the last logged values.
 
     Raises:
-        InputError: If a recipe or an option cannot be used.
-        RunError: If the run failed after it had started, or a signal ended it.
+        InputError: If a recipe or an option is invalid.
+        RunError: If the run failed after its start, or a signal ended it.
     """
     from .trainer_cli import completed
 

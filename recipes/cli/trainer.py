@@ -1,4 +1,4 @@
-"""The trainer of the command line: Lightning's, with `export` and `temperatures` as two more methods."""
+"""Trainer of the command line: Lightning's, with the methods `export` and `temperatures`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Format = Literal["safetensors", "torch_export", "onnx"]
 
 
 class RecipesTrainer(Trainer):
-    """Lightning's Trainer, with two commands more and checkpoints that are written whole."""
+    """Lightning's Trainer with two more commands, and checkpoints that are never half-written."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -40,22 +40,24 @@ class RecipesTrainer(Trainer):
     ) -> None:
         """Write the network of a checkpoint to the run folder, for use without this project.
 
-        Each file holds the plain network, which maps normalized images to logits, and the facts needed to use it:
-        class names, image size, mean and std. Files that can be read back here are, and their outputs compared.
+        Each file has the plain network, which maps normalized images to logits, and the facts to use it: class names,
+        image size, mean and std. Files that can be read back here are tested: their outputs are compared with the
+        network's.
 
-        Of a recipe that makes images, these are written: as ``distilled.safetensors``, read by `DistilledImages`, and
-        as a folder of PNG.
+        For a recipe that makes images, the images are written: as ``distilled.safetensors``, read by `DistilledImages`,
+        and as a folder of PNG files.
 
         Args:
             model: The recipe; its attribute ``network`` is exported.
-            datamodule: The data, which knows class names and preprocessing.
-            ckpt_path: Checkpoint whose weights are taken.
+            datamodule: The data, with class names and preprocessing.
+            ckpt_path: Checkpoint with the weights.
             formats: Formats to write: ``safetensors`` (weights, read by `load_network`), ``torch_export`` (a
-                `torch.export` program for any batch size) and ``onnx``; by default all that are installed.
+                `torch.export` program for any batch size) and ``onnx``. By default all formats that are installed.
 
         Raises:
-            InputError: If the recipe has no network, the data does not say its image size, a format's package is
-                missing, or a file exists already.
+            InputError: If the recipe has no network, the data has no image size, a format's package is missing, or a
+                file exists already.
+            RunError: If a file that was read back gives other logits.
         """
         if hasattr(model, "export_set"):
             if ckpt_path is not None:
@@ -99,24 +101,24 @@ class RecipesTrainer(Trainer):
         tau_wrong: list[float] | None = None,
         part: Literal["train", "val"] = "train",
     ) -> None:
-        """Show the effect of asymmetric temperature scaling on a checkpoint's network at every pair of temperatures.
+        """Show the effect of asymmetric temperature scaling on a checkpoint's network, for each pair of temperatures.
 
         Writes ``temperatures.csv``, ``logits.safetensors`` and, with matplotlib, ``temperatures.png`` to the run
         folder.
 
         Args:
-            model: The recipe with the network that will teach.
-            datamodule: The data that students will learn from; None if the recipe has its own.
-            ckpt_path: Checkpoint whose weights are taken.
+            model: The recipe with the teacher network.
+            datamodule: The data that students will learn from; None if the recipe has its own data.
+            ckpt_path: Checkpoint with the weights.
             tau_true: Temperatures of the true class; by default 1 to 6, as the paper's authors search
-                (https://arxiv.org/abs/2210.04427). All pairs are measured, also with a lower ``tau_true``.
+                (https://arxiv.org/abs/2210.04427). All pairs are evaluated, also if ``tau_true`` is the lower one.
             tau_wrong: Temperatures of all other classes; by default 1 to 5.
-            part: Look at one epoch of the training images, augmented as they are for a student, or at the validation
+            part: Images to evaluate: one epoch of the training images, augmented as for a student, or the validation
                 images.
 
         Raises:
-            InputError: If a temperature is not positive, the model gives no logits, a file exists already, the data
-                lacks the part or labels that are class indices, or there are several processes.
+            InputError: If a temperature is not positive, the model returns no logits, a file exists already, the data
+                has no such part or no class indices, or there are several processes.
         """
         temperatures(
             self,
@@ -167,7 +169,7 @@ def _torch_export(network: nn.Module, file: Path, images: Tensor, facts: dict[st
 def _onnx(network: nn.Module, file: Path, images: Tensor, facts: dict[str, Any]) -> None:
     if not find_spec("onnxscript"):
         raise InputError("format onnx needs the extra: pip install 'lightning-recipes[onnx]'")
-    # Older exporters print what they rewrote.
+    # Older exporters print their rewrites.
     with contextlib.redirect_stdout(io.StringIO()):
         program = torch.onnx.export(
             network,
@@ -183,7 +185,7 @@ def _onnx(network: nn.Module, file: Path, images: Tensor, facts: dict[str, Any])
     program.save(file, external_data=False)
 
 
-# Largest difference between logits of the network and of what was read back.
+# Largest allowed difference between the logits of the network and of the file read back.
 _TOLERANCE = 1e-3
 
 _WRITERS = {

@@ -1,4 +1,4 @@
-"""`recipes fit` and the trainer's other commands: LightningCLI with one folder per run and errors meant to be read."""
+"""`recipes fit` and the trainer's other commands: LightningCLI with run folders and short errors."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from .run_folder import RunFolder
 from .save_recipe import SaveRecipe
 from .trainer import RecipesTrainer
 
-# Classes have short names once they are imported, which recipes are only when they are asked for.
+# Classes have short names once they are imported. Recipes are imported on first use, so import all of them here.
 _IMPORTED = [getattr(package, name) for package in (recipes, callbacks, datamodules) for name in package.__all__]
 _IMPORTED.append(LARS)
 
-# What a model learns from the data: arguments of the one, attributes of the other.
+# Arguments of a model that come from attributes of the data.
 _LINKED = ("num_classes", "in_chans", "image_size", "mean", "std")
 
-# Errors of Lightning and torch, of no class of their own, that what the user gave can cause.
+# Errors of Lightning and torch that user input can cause; they have no class of their own.
 _USER_ERRORS = ("Early stopping conditioned on", "Error(s) in loading state_dict")
 
 _PLUGINS = "lightning_recipes.plugins"
@@ -52,20 +52,20 @@ def run(arguments: list[str]) -> int:
     """Run one of the trainer's commands.
 
     Args:
-        arguments: The command and its options, as after ``recipes``.
+        arguments: The command and its options, without the word ``recipes``.
 
     Returns:
         0, or the exit code of a run that a signal ended.
 
     Raises:
-        InputError: If the user's arguments cannot be used.
-        RunError: If the run failed after it had started.
+        InputError: If the user's input is invalid.
+        RunError: If the run failed after its start.
     """
     return completed(arguments)[0]
 
 
 def completed(arguments: list[str]) -> tuple[int, RecipesCLI]:
-    """Run as `run` does.
+    """Run a command like `run`.
 
     Returns:
         The exit code, and the command with its trainer, model and data.
@@ -76,7 +76,7 @@ def completed(arguments: list[str]) -> tuple[int, RecipesCLI]:
     started = False
     try:
         cli.execute()
-        started = cli.subcommand != "fit"  # a run has started when it has a recipe.yaml
+        started = cli.subcommand != "fit"  # a fit counts as started if its recipe.yaml exists
     except GracefulExit as end:
         return int(str(end.code)), cli
     except BaseException as error:
@@ -96,8 +96,8 @@ class RecipesCLI(DeferredCLI):
 
     Args:
         arguments: Command and options, with a file for each ``-c``.
-        configs: Those files under the names the user gave them, in order.
-        command: The arguments that the user typed.
+        configs: The files, in order, by the names that the user gave them.
+        command: The command that the user typed.
     """
 
     def __init__(self, arguments: list[str], configs: dict[str, Path], *, command: str = "") -> None:
@@ -106,7 +106,7 @@ class RecipesCLI(DeferredCLI):
         self.configs = configs
         self.folder: RunFolder | None = None
         self._saver: SaveRecipe | None = None
-        # Abbreviated options would work on the command line and fail in a file.
+        # Abbreviated options would work on the command line but fail in a file.
         options: dict[str, Any] = {"allow_abbrev": False}
         super().__init__(
             save_config_callback=None,
@@ -118,7 +118,7 @@ class RecipesCLI(DeferredCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The trainer's method that is asked for, with the arguments that are filled in here; others need no parser."""
+        """Return the requested trainer method with the arguments that are filled in here; others need no parser."""
         filled_in = {"model", "datamodule"}
         return {self.arguments[0]: DeferredCLI.subcommands().get(self.arguments[0], filled_in)}
 
@@ -129,17 +129,17 @@ class RecipesCLI(DeferredCLI):
 
     @property
     def has_trained(self) -> bool:
-        """Return whether a training step was finished."""
+        """True if a training step was finished."""
         return self._saver is not None and self._saver.has_trained
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser that knows the files for its error messages."""
+        """Return a parser that knows the files for its error messages."""
         parser: Any = super().init_parser(**kwargs)
         parser.arguments, parser.configs = self.arguments, self.configs
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run folder's options and the links from the data to the model."""
+        """Add the run folder's options, and link model arguments to the data."""
         parser.add_argument("--name", type=str | None, help="Name of the run's folder (default: from the -c options).")
         parser.add_argument(
             "--run_dir",
@@ -150,7 +150,7 @@ class RecipesCLI(DeferredCLI):
             parser.add_argument(
                 "--resume",
                 action="store_true",
-                help="Go on with the run in --run_dir from its newest checkpoint, or start it where there is none.",
+                help="Resume the run in --run_dir from its newest checkpoint, or start it if there is none.",
             )
         for key in _LINKED:
             parser.link_arguments(
@@ -176,7 +176,7 @@ class RecipesCLI(DeferredCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments given to this object, not the process's arguments."""
+        """Parse the arguments given to this object, not those in ``sys.argv``."""
         words, of_class = trainer_lists.expand(self.arguments, self.configs)
         self.config = parser.parse_args(words)
         if of_class:
@@ -197,7 +197,7 @@ class RecipesCLI(DeferredCLI):
         return self.config[self.config.subcommand]
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer; an error of a constructor is an error of the recipe."""
+        """Build data, model and trainer; an exception of a constructor becomes an error of the recipe."""
         try:
             super().instantiate_classes()
         except BaseException as error:
@@ -210,7 +210,7 @@ class RecipesCLI(DeferredCLI):
             raise
 
     def before_instantiate_classes(self) -> None:
-        """Make the run folder, and send the loggers there that were given none."""
+        """Make the run folder, and direct loggers without a folder to it."""
         settings = self.settings
         self.recipe = settings.clone()
         if settings.trainer.fast_dev_run or settings.trainer.barebones:
@@ -230,14 +230,14 @@ class RecipesCLI(DeferredCLI):
             if arguments is not None and str(arguments.get("save_dir")) in (".", "runs"):
                 arguments.save_dir = str(self.run_dir)
                 if "WandbLogger" in logger.class_path and arguments.get("id") is None:
-                    # A test goes to the wandb run of the training that wrote the checkpoint.
+                    # A test is logged to the wandb run of the training that wrote the checkpoint.
                     of_checkpoint = Path(settings.ckpt_path or ".").resolve().parent.parent
                     is_fit = self.config.subcommand == "fit"
                     if self.folder.resumes or not is_fit:
                         arguments.id = wandb_run(self.folder.path if is_fit else of_checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Build the trainer with the default callbacks and loggers; all write to the run folder."""
+        """Build the trainer with the default callbacks and loggers, which write to the run folder."""
         trainer = self.config_init[str(self.subcommand)].trainer
         given = trainer.callbacks or []
         given = given if isinstance(given, list) else [given]
@@ -259,7 +259,7 @@ class RecipesCLI(DeferredCLI):
                     trainer.logger, self.run_dir, self.settings.ckpt_path if self.folder.resumes else None
                 ),
             }
-        # Lightning's summary counts the parts of a recipe; ours counts the parameters.
+        # Lightning's summary lists the parts of a recipe; `RunSummary` counts the parameters.
         kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)
         return super().instantiate_trainer(callbacks=chosen, **kwargs)
 
@@ -267,7 +267,7 @@ class RecipesCLI(DeferredCLI):
         """Run the command."""
         command = str(self.subcommand)
         if self.datamodule is not None and is_overridden("state_dict", self.datamodule):
-            # Lightning knows loaders that go on within an epoch, but not data modules.
+            # Lightning knows loaders that resume within an epoch, but not data modules.
             warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
         if self.settings.ckpt_path:
             check_checkpoint(self.settings.ckpt_path, self.model)
@@ -280,15 +280,15 @@ class RecipesCLI(DeferredCLI):
                 file.write_text(json.dumps(metrics, indent=2) + "\n")
 
     def close(self, *, started: bool) -> None:
-        """Let others have the run folder, and leave none behind if the command never started."""
+        """Release the run folder, and remove it if the command never started."""
         if self.folder is not None:
             self.folder.close(started=started)
 
 
 def load_plugins() -> None:
-    """Import the plugins of other installed projects, so that their classes have short names here.
+    """Import plugins of other installed projects, so that their classes have short names here.
 
-    A project takes part with an entry point of the group ``lightning_recipes.plugins`` that names a module.
+    A plugin is an entry point of the group ``lightning_recipes.plugins`` that names a module.
     """
     for plugin in entry_points(group=_PLUGINS):
         try:
@@ -301,7 +301,7 @@ def load_plugins() -> None:
 
 
 def quieten() -> None:
-    """Hide lines that advertise, list absent hardware, or advise against deliberate choices of this project."""
+    """Hide advertisements, lines about missing hardware, and advice that this project deliberately does not follow."""
 
     def worth_reading(record: logging.LogRecord) -> bool:
         unwanted = "Tip:|TPU available|HPU available|GPU available: False|Seed set|Running in `fast_dev"
@@ -322,7 +322,7 @@ def quieten() -> None:
 
 
 def _short_warning(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
-    """Format a warning without the file and line of our code."""
+    """Format a warning; our own warnings without their place in the code."""
     if Path(filename).is_relative_to(Path(__file__).parents[2]):
         return f"warning: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"

@@ -1,1 +1,1 @@
-"""Commands of `recipes` that train nothing, one file each."""
+"""Commands of `recipes` that do not train, one file each."""

@@ -1,4 +1,4 @@
-"""`recipes check`: build recipes without training and report every problem of each."""
+"""`recipes check`: build recipes without training and report all their problems."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ..parsing import recipe_files
 from ..parsing.parser import OptionError
 from ..trainer_cli import RecipesCLI, load_plugins, quieten
 
-# An overlay is no complete recipe; it is looked at on top of this one.
+# An overlay is not a complete recipe, so it is checked on top of this recipe.
 _BASE = "digits/supervised"
 
 
 def check(recipes: list[str]) -> int:
     """Parse and build each recipe and print its problems.
 
-    A problem hides those behind it, so it is mended as its message suggests and the rest is looked at again.
+    A problem can hide later ones. So each one is fixed as its message suggests, and the check is repeated.
 
     Args:
-        recipes: Shipped names or files, each a complete recipe.
+        recipes: Shipped names or files of recipes or overlays.
 
     Returns:
-        0 if all can be built, else 2.
+        0 if all recipes can be built, else 2.
     """
     quieten()
     load_plugins()
@@ -53,7 +53,7 @@ def _problems(name: str) -> list[str]:
         file = Path(folder) / "recipe.yaml"
         while True:
             file.write_text(yaml.safe_dump(content, sort_keys=False))
-            # fast_dev_run: nothing is written.
+            # With fast_dev_run, no files are written.
             arguments = ["fit", *base, "--config", str(file), "--trainer.fast_dev_run", "true"]
             try:
                 RecipesCLI(arguments, {name: path})
@@ -65,7 +65,7 @@ def _problems(name: str) -> list[str]:
 
 
 def _mend(content: Any, error: InputError) -> bool:
-    """Insert the probable value, or else drop the key; False if neither is possible."""
+    """Apply the suggestion, or else remove the key; return False if neither is possible."""
     if not isinstance(error, OptionError) or error.place is None:
         return False
     *above, last = error.place.keys
@@ -73,7 +73,7 @@ def _mend(content: Any, error: InputError) -> bool:
         for key in above:
             content = content[key]
         value = content[last]
-    except LookupError:  # below a key that was mended before
+    except LookupError:  # below a key that was fixed before
         return False
     if error.instead is None:
         if not isinstance(last, str):

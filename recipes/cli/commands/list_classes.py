@@ -11,7 +11,7 @@ from ..catalog import print_rows
 from ..parsing.parser import BASES_OF, subclasses
 from ..trainer_cli import load_plugins, quieten
 
-# Parts of a recipe that `recipes list` knows beside the recipes, with the last part of their option.
+# Kinds of classes that `recipes list` can show, with the last part of their option.
 _OPTIONS = {
     "callbacks": "callbacks",
     "losses": "loss",
@@ -41,7 +41,7 @@ def print_classes(kind: str) -> None:
 
 
 def help_of_all(arguments: Sequence[str]) -> bool:
-    """Print the classes of an option ``--….help`` that was given without a class; False if there is none."""
+    """Print the classes of an option ``--….help`` given without a class; return False if there is none."""
     for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
         part = word.lstrip("-").split(".")[-2:-1]
         if word.startswith("--") and word.endswith(".help") and following.startswith("-") and part[0] in BASES_OF:
@@ -51,7 +51,7 @@ def help_of_all(arguments: Sequence[str]) -> bool:
 
 
 def _rows(option: str) -> Iterator[tuple[str, str]]:
-    """Name and first docstring line of each class that an option takes, this project's first."""
+    """Return name and first docstring line of the classes that an option accepts, this project's first."""
     found = {cls.__name__: cls for cls in subclasses(*BASES_OF[option]) if _is_for_users(cls)}
     root = __name__.partition(".")[0]
     for name, cls in sorted(found.items(), key=lambda item: (not item[1].__module__.startswith(f"{root}."), item[0])):

@@ -1,1 +1,1 @@
-"""Recipe files and options: how they are read, merged and checked."""
+"""Reading, merging and checking of recipe files and options."""

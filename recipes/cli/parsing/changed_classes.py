@@ -1,4 +1,4 @@
-"""A class that replaces a recipe's: one line says which of the recipe's values it takes over and which are left out."""
+"""Warnings about a class that replaces a recipe's class: values it keeps, and values that are dropped."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .parser import class_of_name, defaults
 
 
 def warn_of_changed_classes(settings: Any, configs: Mapping[str, Path], arguments: Sequence[str]) -> None:
-    """Name the values of a recipe that a class from a later file or option keeps, and those that it does not have.
+    """Warn when a later file or option replaces a class: name the values that it keeps and those that it drops.
 
     Args:
         settings: The parsed options.
-        configs: The files of the run under the names that the user gave them, in order.
-        arguments: The options of the command line, which beat the files.
+        configs: The files of the run, in order, by the names that the user gave them.
+        arguments: The options of the command line, which override the files.
     """
     sources = [(name, recipe_files.load(name, path)) for name, path in configs.items()]
     options = list(_options(arguments))
@@ -37,7 +37,7 @@ def warn_of_changed_classes(settings: Any, configs: Mapping[str, Path], argument
 
 
 def _warn(key: str, node: Any, written: Mapping[str, tuple[str | None, str, Any]]) -> None:
-    """Warn of values that were written for another class; a value that is the default is no choice."""
+    """Warn of values that were written for another class, except values equal to the default."""
     final = _name(node.class_path)
     own, kept, left_out = defaults(node.class_path), [], []
     others: dict[str, None] = {}
@@ -67,7 +67,7 @@ def _default(value: Any) -> str:
 
 
 def _classes(settings: Any) -> Iterator[tuple[str, Any]]:
-    """Each class of the parsed model and data, with its option."""
+    """Return all classes of the parsed model and data, with their options."""
 
     def walk(key: str, node: Any) -> Iterator[tuple[str, Any]]:
         arguments = node.get("init_args") if hasattr(node, "get") else None
@@ -82,7 +82,7 @@ def _classes(settings: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _given(content: Any, key: str) -> Iterator[dict[str, Any]]:
-    """The class and its arguments that a file gives for an option."""
+    """Return the class and the arguments that a file gives for an option."""
     node: Any = content
     for part in key.split("."):
         if isinstance(node, dict) and "init_args" in node:
@@ -96,7 +96,7 @@ def _given(content: Any, key: str) -> Iterator[dict[str, Any]]:
 
 
 def _given_by_option(option: str, value: Any, key: str) -> Iterator[dict[str, Any]]:
-    """The class and its arguments that one word of the command line gives for an option."""
+    """Return the class and the arguments that one word of the command line gives for an option."""
     plain = recipe_files.plain(option)
     if option.endswith(".class_path") and plain == key:
         yield {"class_path": value}
@@ -107,7 +107,7 @@ def _given_by_option(option: str, value: Any, key: str) -> Iterator[dict[str, An
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Options of model and data and their values."""
+    """Return options of model and data, with their values."""
     for index, word in enumerate(arguments):
         option, separator, text = word.partition("=")
         if option.startswith(("--model", "--data")):
@@ -123,7 +123,7 @@ def _name(path: Any) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """A value as it is printed; a class by its name, and numbers alike however they were written."""
+    """Return a value as text: a class by its name, and equal numbers in the same form."""
     if hasattr(value, "get") and value.get("class_path"):
         return str(_name(value["class_path"]))
     if isinstance(value, str) and value.rpartition(".")[2][:1].isupper():

@@ -13,14 +13,14 @@ _WEIGHTS = ("ce_weight", "kd_weight", "kd_warmup")
 
 
 def drop_weights_of_another_loss(model: Any, configs: Mapping[str, Path], arguments: Sequence[str]) -> None:
-    """Leave out the weights that a file gives for a loss that a later file or option replaces.
+    """Drop the weights that a file gives for a loss if a later file or option replaces the loss.
 
-    The new loss then brings its own weights; a warning says so.
+    The new loss then uses its default weights, and a warning is shown.
 
     Args:
-        model: The parsed model, which is changed.
-        configs: The files of the run under the names that the user gave them, in order.
-        arguments: The options of the command line, which beat the files.
+        model: The parsed model, changed in place.
+        configs: The files of the run, in order, by the names that the user gave them.
+        arguments: The options of the command line, which override the files.
     """
     objective = _arguments(_arguments(model).get("objective"))
     final = _class_name(objective.get("loss"))
@@ -44,12 +44,12 @@ def drop_weights_of_another_loss(model: Any, configs: Mapping[str, Path], argume
 
 
 def _arguments(node: Any) -> Any:
-    """The arguments of a class, as far as a file or the parser gives some."""
+    """Return the arguments of a class given by a file or the parser, or an empty mapping."""
     found = node.get("init_args") if hasattr(node, "get") else None
     return found if hasattr(found, "get") else {}
 
 
 def _class_name(node: Any) -> str | None:
-    """The last part of the name of a class, given alone or with arguments."""
+    """Return the last part of a class's name, for a class given alone or with arguments."""
     path = node.get("class_path") if hasattr(node, "get") else node
     return str(path).rpartition(".")[2] if path else None

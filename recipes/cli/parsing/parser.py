@@ -1,4 +1,4 @@
-"""The parser of the trainer's commands: its errors name the problem, its place and a suggestion in a few lines."""
+"""Parser of the trainer's commands, with short errors: the problem, its place, and similar names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ....modules.matching import Matching
 from ....modules.objectives import Objective
 from .recipe_files import Place, places, plain
 
-# What a class name in a recipe can stand for, by the last part of its key.
+# Base classes of a class named in a recipe, by the last part of its key.
 BASES_OF: dict[str, tuple[type, ...]] = {
     **{"model": (LightningModule,), "data": (LightningDataModule,), "callbacks": (Callback,)},
     **{"objective": (Objective,), "loss": (LogitLoss, FeatureLoss), "losses": (LogitLoss, FeatureLoss)},
@@ -40,10 +40,10 @@ class OptionError(InputError):
     """An option, class or value that the parser does not accept.
 
     Args:
-        message: The problem, its place and a suggestion.
-        place: Where it is written, if in a file.
+        message: The problem, its place, and similar names.
+        place: Place in a file; None if it is not in a file.
         instead: The key or class that was probably meant.
-        is_class: Whether it is the value, a class, that is wrong there and not the key.
+        is_class: Whether the value (a class) is wrong, rather than the key.
     """
 
     def __init__(self, message: str, place: Place | None, instead: str | None, *, is_class: bool) -> None:
@@ -57,23 +57,23 @@ class RecipesParser(LightningArgumentParser):
     """LightningCLI's parser with short errors."""
 
     arguments: list[str]
-    """The command and its options, to tell which of them, or of the files, an error is about."""
+    """The command and its options, to find the source of an error."""
     configs: dict[str, Path]
-    """The files given with ``-c`` under the names the user gave them, in order."""
+    """The files given with ``-c``, in order, by the names that the user gave them."""
 
     def format_help(self) -> str:
-        """Help without lists of hundreds of classes, such as all modules of torch."""
+        """Return the help without lists of hundreds of classes, such as all modules of torch."""
         return re.sub(r"(,\s+known\s+subclasses:(?:[^,)]*,){4})[^)]{3000,}\)", r"\1 …)", super().format_help())
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the parser's error as an error for the user."""
-        if not self.exit_on_error:  # a class's own parser, whose message becomes part of the one above
+        """Raise a problem that the parser found as an error for the user."""
+        if not self.exit_on_error:  # the parser of a nested class: its message becomes part of the outer one
             super().error(message, ex)
         raise self.explain(message) from ex
 
     def explain(self, message: str) -> InputError:
-        """The parser's message in one or two lines: problem, place and a suggestion."""
-        # A callback's option is tried on the plain `Callback` too, whose objection says nothing of the one meant.
+        """Shorten the parser's message to one or two lines: the problem, its place, and a suggestion."""
+        # The parser also tries a callback's option on the base class `Callback`. Drop this part of the message.
         base = r"\n +- Problem with given class_path 'lightning\.Callback':\n +Option '[\w.]+' is not accepted"
         message = re.sub(rf"(Problem with given class_path .*?){base}", r"\1", message, flags=re.DOTALL)
         key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
@@ -90,7 +90,7 @@ class RecipesParser(LightningArgumentParser):
             return InputError(f"{key}: there are several classes {match[1]}, give one by its full name: {match[2]}")
         if match := re.search(r"class_path '([\w.]+)':\s+the following arguments are required: (.*)", message):
             name = match[1].rpartition(".")[2]
-            # Not a value to take out, so no place.
+            # There is no value to remove, so the error has no place.
             return InputError(f"{key}: {name} needs {match[2]}{_origin(self._place(key, name))}")
         if match := re.search(r"arguments are required: \w+\.(\S+)", message):
             return InputError(
@@ -119,10 +119,10 @@ class RecipesParser(LightningArgumentParser):
         return InputError("\n  ".join(line[:200] for line in lines[:4]))
 
     def _refused_argument(self, key: str, word: str, owner: str) -> OptionError:
-        """A class does not have the argument ``word``."""
+        """Return the error for a class without the argument ``word``."""
         name = owner.rpartition(".")[2]
         near = difflib.get_close_matches(word, defaults(owner), 3, 0.5)
-        # An option given before the class it belongs to.
+        # The option may have been given before its class.
         having = [
             cls.__name__
             for base in _BASES
@@ -144,7 +144,7 @@ class RecipesParser(LightningArgumentParser):
         )
 
     def _place(self, key: str, value: str | None) -> Place | None:
-        """Return the file and place of a value; None if it was given on the command line."""
+        """Return the place of a key in the files; None if the command line overrides it."""
         options = [plain(word.partition("=")[0].lstrip("-")) for word in self.arguments if word.startswith("--")]
         if any(option == key or option.startswith(f"{key}.") for option in options) and any(
             (value or "") in word for word in self.arguments
@@ -157,7 +157,7 @@ class RecipesParser(LightningArgumentParser):
         return None
 
     def _near_option(self, word: str) -> tuple[str, list[str]]:
-        """A word that is no option, up to the first part that is wrong, and options like it."""
+        """Return an unknown option, up to its first wrong part, and similar options."""
         parsers = [self, *getattr(self, "_subcommand_parsers", {}).values()]
         for action in self._actions:
             parsers += (action.choices or {}).values() if isinstance(action.choices, dict) else []
@@ -173,19 +173,19 @@ class RecipesParser(LightningArgumentParser):
 
 
 def _owner(message: str, position: int) -> str:
-    """Dotted path of the class that does not accept an option."""
+    """Return the dotted path of the class that does not accept an option."""
     after = re.search(r"Got value: Namespace\(class_path='([\w.]+)'", message[position:])
     before = re.findall(r"class_path '([\w.]+)'", message[:position])
     return after[1] if after else before[-1] if before else ""
 
 
 def _innermost(message: str) -> str:
-    """The part of a message about nested classes that is about the innermost option."""
+    """Return the part of a nested message that is about the innermost option."""
     return message[max(0, message.rfind("Parser key")) :]
 
 
 def _given(message: str) -> str:
-    """The value that an option was given."""
+    """Return the value given for an option."""
     match = re.search(r"(?:Given|Got) value: (.*?)(?:\. Got value: Namespace.*)?$", _innermost(message), re.MULTILINE)
     value = match[1] if match else ""
     nested = re.fullmatch(r"NestedArg\(key='[\w.]+', val='?(.*?)'?\)", value)
@@ -193,7 +193,7 @@ def _given(message: str) -> str:
 
 
 def _expected(message: str) -> str:
-    """Describe the values of an option in words; empty if it takes only a class."""
+    """Return the types that an option accepts, in plain words; empty if it accepts only a class."""
     found: list[str] = []
     for kind in re.findall(r"Expected (?:an? )?(<class '[\w.]+'>|typing\.Literal\[.*?\])", _innermost(message)):
         names = re.findall(r"'([^']+)'", kind) or [kind]
@@ -202,7 +202,7 @@ def _expected(message: str) -> str:
 
 
 def _beside_class_path(given: str) -> str | None:
-    """The first key of a class that is none of the keys a class can have."""
+    """Return the first key of a class mapping that does not belong there."""
     try:
         keys = list(yaml.safe_load(given))
     except (yaml.YAMLError, TypeError):
@@ -216,7 +216,7 @@ def _origin(place: Place | None) -> str:
 
 
 def subclasses(*bases: type) -> Iterator[type]:
-    """All imported subclasses of some classes that can be used."""
+    """Return all imported concrete subclasses of some classes."""
     for base in bases:
         for cls in base.__subclasses__():
             if not inspect.isabstract(cls):
@@ -225,12 +225,12 @@ def subclasses(*bases: type) -> Iterator[type]:
 
 
 def class_of_name(name: str) -> str:
-    """The dotted path of an imported class that a recipe can name; the name itself if there is none."""
+    """Return the dotted path of an imported class that a recipe can name, or the name itself if there is none."""
     return next((f"{cls.__module__}.{name}" for cls in subclasses(*_BASES) if cls.__name__ == name), name)
 
 
 def defaults(path: str) -> dict[str, Any]:
-    """Return a class's constructor arguments with their defaults, including inherited ones; none if it is not found."""
+    """Return constructor arguments of a class and its bases, with defaults; empty if the class is not found."""
     module, _, name = path.rpartition(".")
     try:
         cls: Any = getattr(import_module(module), name)

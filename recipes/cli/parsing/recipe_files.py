@@ -15,13 +15,13 @@ from ..catalog import CONFIGS
 from ..catalog import names as catalog_names
 from ..catalog import resolve as resolve_name
 
-# Keys of a file that the command line leaves out.
+# Keys of a file that are left out on the command line.
 _IMPLIED = ("class_path", "init_args", "dict_kwargs")
 
 
 @dataclass(frozen=True)
 class Place:
-    """One key or list item of a file: the name of the file and the place of each value."""
+    """One key or list item of a file: its place, and the name that the user gave the file."""
 
     name: str
     key: str
@@ -34,14 +34,14 @@ def resolve(arguments: list[str]) -> tuple[list[str], dict[str, Path]]:
     """Replace the names given with ``-c`` or ``--config`` by files.
 
     Args:
-        arguments: Command and options as after ``recipes``.
+        arguments: Command and options, without the word ``recipes``.
 
     Returns:
-        The arguments with files for names, moved to the front so that other options beat them wherever they stand,
-        and the files under the names that were given, in order.
+        The arguments with files for names, moved to the front so that other options override them, and the files by the
+        names that the user gave them, in order.
 
     Raises:
-        InputError: If a name is unknown, a file is not YAML, or an overlay stands before the recipe it changes.
+        InputError: If a name is unknown, a file is not YAML, or an overlay comes before the recipe it changes.
     """
     others, configs = [], {}
     words = iter(arguments[1:])
@@ -72,7 +72,7 @@ def resolve(arguments: list[str]) -> tuple[list[str], dict[str, Path]]:
 
 
 def run_name(name: str) -> str:
-    """The part of a run's folder name that a recipe stands for."""
+    """Return the name of a recipe in the run's folder name."""
     path = Path(name)
     if not path.is_file():
         return name.removesuffix(".yaml")
@@ -83,7 +83,7 @@ def run_name(name: str) -> str:
 
 
 def load(name: str, path: Path) -> dict[str, Any]:
-    """The content of a recipe file, under the name that the user gave it.
+    """Return the content of a recipe file, given the user's name for it.
 
     Raises:
         InputError: If it cannot be read or is not a YAML mapping.
@@ -103,18 +103,18 @@ def load(name: str, path: Path) -> dict[str, Any]:
 
 
 def is_complete(content: dict[str, Any]) -> bool:
-    """Return whether a file names its model, which an overlay does not."""
+    """Return whether a file names its model; an overlay does not."""
     model = content.get("model")
     return isinstance(model, str) or (isinstance(model, dict) and model.keys() != {"init_args"})
 
 
 def plain(key: str) -> str:
-    """An option as short as the command line takes it: ``model.init_args.lr`` is ``model.lr``."""
+    """Return an option in its short form: ``model.init_args.lr`` becomes ``model.lr``."""
     return ".".join(part.rstrip("+") for part in key.split(".") if part not in _IMPLIED)
 
 
 def places(name: str, path: Path) -> Iterator[Place]:
-    """All keys and list items of a file, in order."""
+    """Return all keys and list items of a file, in order."""
 
     def walk(node: yaml.Node, keys: tuple[str | int, ...]) -> Iterator[Place]:
         if isinstance(node, yaml.MappingNode):

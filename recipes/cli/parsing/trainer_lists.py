@@ -1,4 +1,4 @@
-"""Callbacks and loggers of several files: options by class name, and a warning where a list replaces another."""
+"""Callbacks and loggers of several files: options by class name, and a warning when a list replaces another."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from . import recipe_files
 
 _LISTS = ("callbacks", "logger")
 _OF_CLASS = re.compile(r"--trainer\.(callbacks|logger)\.([A-Z]\w*)\.([\w.]+)")
-_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML takes 1e-3 for a string
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML reads 1e-3 as a string
 
 
 def expand(arguments: Sequence[str], configs: Mapping[str, Path]) -> tuple[list[str], dict[str, str]]:
-    """Write the keys of files that the parser does not know as options, and take out the options given by class name.
+    """Turn file keys that the parser does not know into options, and take out options given by class name.
 
     Such keys are dotted ones, ``trainer.max_epochs: 20``, and options below ``callbacks`` or ``logger`` without a list.
 
     Args:
         arguments: Command and options, with a file for each ``-c``.
-        configs: Those files under the names that the user gave them.
+        configs: The files by the names that the user gave them.
 
     Returns:
         The arguments for the parser, and the values of options such as ``--trainer.callbacks.InfoBatch.prune_ratio``,
-        which hold wherever they stand.
+        which may come in any position.
     """
     names = {str(path): name for name, path in configs.items()}
     words: list[str] = []
@@ -58,7 +58,7 @@ def expand(arguments: Sequence[str], configs: Mapping[str, Path]) -> tuple[list[
 
 
 def _take_options(content: dict[str, Any]) -> Iterator[str]:
-    """Remove the keys that must be options from a file's content, and give the options."""
+    """Remove the keys that must be options from a file's content, and return the options."""
     for key in [key for key in content if isinstance(key, str) and "." in key]:
         yield _option(key, content.pop(key))
     trainer: Any = content.get("trainer")
@@ -80,10 +80,10 @@ def _option(key: str, value: Any) -> str:
 
 
 def with_options_of_classes(settings: Any, of_class: Mapping[str, str]) -> list[str]:
-    """Give the lists of callbacks and loggers, changed by options of one by its class name, as arguments.
+    """Apply options by class name to the lists of callbacks and loggers, and return the lists as arguments.
 
     Args:
-        settings: The options that were parsed without these.
+        settings: The options, parsed without the options by class name.
         of_class: Values by option, from `expand`.
 
     Raises:
@@ -138,11 +138,11 @@ def _class_name(item: Any) -> str:
 
 
 def warn_of_replaced_lists(arguments: Sequence[str], configs: Mapping[str, Path]) -> None:
-    """Name the callbacks and loggers of a file that a later file or an option replaces by others.
+    """Warn of callbacks and loggers that are lost because a later file or option replaces the list.
 
     Args:
         arguments: Command and options.
-        configs: The files under the names that the user gave them, in order.
+        configs: The files, in order, by the names that the user gave them.
     """
     for key in _LISTS:
         there: list[str] = []
@@ -162,7 +162,7 @@ def warn_of_replaced_lists(arguments: Sequence[str], configs: Mapping[str, Path]
 
 
 def _given(key: str, arguments: Sequence[str], configs: Mapping[str, Path]) -> Iterator[tuple[str, bool, list[str]]]:
-    """Source, whether it adds, and class names of each list of callbacks or loggers; ``false`` is no list."""
+    """Return all lists of callbacks or loggers, each with source, whether it adds, and class names."""
     for name, path in configs.items():
         content = recipe_files.load(name, path)
         trainer = content.get("trainer")

@@ -1,1 +1,1 @@
-"""Commands that look at a trained network."""
+"""Commands that analyze a trained network."""

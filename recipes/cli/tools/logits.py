@@ -1,4 +1,4 @@
-"""The logits of a recipe's network on a part of the data, by the trainer's own loop."""
+"""Logits of a recipe's network on a part of the data, computed by the trainer's own loop."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def collect_logits(
     part: Literal["train", "val"],
     ckpt_path: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One pass of a recipe's network over all images of a part, in evaluation mode and without gradients.
+    """Run a recipe's network once over all images of a part, in evaluation mode and without gradients.
 
-    The trainer's device, precision, progress bar and ``limit_train_batches`` or ``limit_val_batches`` apply; other
-    callbacks, which belong to the training, do not. Training images come as in the first epoch; a last batch that
-    training drops is included.
+    The trainer's device, precision, progress bar and ``limit_train_batches`` or ``limit_val_batches`` apply. Other
+    callbacks are for training and are left out. Training images come as in the first epoch, including the last batch
+    that training may drop.
 
     Args:
         trainer: A trainer of one process.
-        model: The recipe: its ``forward``, or else its attribute ``network``, gives logits ``(N, C)``.
-        data: Where the images are; None if the recipe has its own.
+        model: The recipe: its ``forward``, or else its attribute ``network``, returns logits ``(N, C)``.
+        data: Source of the images; None if the recipe has its own data.
         part: The training or the validation images.
-        ckpt_path: Checkpoint with the weights; None takes the model as it is.
+        ckpt_path: Checkpoint with the weights; None uses the model as it is.
 
     Returns:
-        On the CPU, in the order the images came in: logits, float32 ``(N, C)``, and class indices, int64 ``(N,)``.
+        On the CPU, in reading order: logits, float32 ``(N, C)``, and class indices, int64 ``(N,)``.
 
     Raises:
-        InputError: If there are several processes, the recipe gives no logits, the part is missing or empty, or its
-            batches are no pairs of images and class indices.
+        InputError: If there are several processes, the recipe returns no logits, the part is missing or empty, or a
+            batch is not a pair of images and class indices.
     """
     if trainer.world_size > 1:
         raise InputError(
@@ -53,7 +53,7 @@ def collect_logits(
     trainer.callbacks = [callback for callback in callbacks if isinstance(callback, ProgressBar)]  # type: ignore
     try:
         with warnings.catch_warnings():
-            # Advice for predictions, of which these are none.
+            # Hide advice for predictions, as these are not predictions.
             warnings.filterwarnings("ignore", ".*sampler has shuffling enabled.*")
             trainer.predict(reader, ckpt_path=ckpt_path, return_predictions=False)
     finally:
@@ -64,7 +64,7 @@ def collect_logits(
 
 
 class _Reader(LightningModule):
-    """Stands in for a recipe in the loop of `Trainer.predict`, and feeds it another part of the data."""
+    """Module that replaces a recipe in `Trainer.predict`, and reads another part of the data."""
 
     def __init__(self, recipe: LightningModule, data: LightningDataModule | None, part: str) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class _Reader(LightningModule):
 
     @property
     def source(self) -> Any:
-        """The object that has the data loaders."""
+        """Object with the loaders."""
         return self.recipe if self.data is None else self.data
 
     # -- data --------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class _Reader(LightningModule):
         return self._hook("on_after_batch_transfer")(batch, dataloader_idx)
 
     def _hook(self, name: str) -> Any:
-        """As in Lightning, a data module's beats the recipe's."""
+        """Return the data module's hook if it has one, else the recipe's, as Lightning does."""
         return getattr(self.source if is_overridden(name, self.source) else self.recipe, name)
 
     # -- weights -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`recipes temperatures`: statistics of a teacher under ATS at every pair of temperatures, as table, CSV and plot."""
+"""`recipes temperatures`: effect of ATS on a teacher for each pair of temperatures, as table, CSV and plot."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def temperatures(
     for file in files.values():
         if file.exists():
             raise InputError(f"{file} exists already, which is not overwritten: choose another folder with --run_dir")
-    # A wrong grid is refused before the pass.
+    # Refuse an invalid grid before the pass over the data.
     temperature_grid(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long), tau_true=tau_true, tau_wrong=tau_wrong)
     logits, labels = collect_logits(trainer, model, data, part=part, ckpt_path=ckpt_path)
     rows = temperature_grid(logits, labels, tau_true=tau_true, tau_wrong=tau_wrong)
@@ -45,7 +45,7 @@ def temperatures(
     if trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
         return
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, SaveRecipe):  # says which data and augmentation it was
+        if isinstance(callback, SaveRecipe):  # records data and augmentation
             callback.write(trainer)
     with replaced(files["temperatures.csv"]) as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -79,7 +79,7 @@ def _print(rows: list[dict[str, float]]) -> None:
         table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(f"{value:g}" if name.startswith("tau") else f"{value:.2g}" for name, value in row.items()))
-    # Piped into a file, a row stays one line.
+    # In a file, each row is one line.
     Console(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
@@ -94,7 +94,7 @@ def _plot(rows: list[dict[str, float]], path: Path) -> None:
             axes.plot(*zip(*line, strict=True), marker="o", label=f"tau_true {true:g}")
         axes.set_xlabel("tau_wrong")
         axes.set_ylabel(label)
-    if any(row["derived_variance"] > 0 for row in rows):  # of two classes it never is
+    if any(row["derived_variance"] > 0 for row in rows):  # with two classes it is always 0
         figure.axes[0].set_yscale("log")
     figure.axes[0].legend()
     figure.savefig(path, dpi=150)
