@@ -1,4 +1,4 @@
-"""LightningDataModules."""
+"""LightningDataModules for images."""
 
 from .cifar10_c import CIFAR10C
 from .digits import Digits

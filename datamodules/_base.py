@@ -1,4 +1,4 @@
-"""Base class of all image datamodules: split, sample, augment on the device, resume."""
+"""Base class of all image datamodules: splits, sampling, augmentation on the device, and resuming."""
 
 from __future__ import annotations
 
@@ -31,64 +31,67 @@ from ._datasets import RANDOM_LIMIT, EpochDataset, MemoryImages
 
 
 class ImageDataModule(LightningDataModule, ABC):
-    """Base of all datamodules: images held in memory as uint8, augmented and normalised on the training device.
+    """Base class of all datamodules: images in memory as uint8, augmented and normalized on the training device.
 
-    A batch reaches the model as ``(images, labels)``: float32 ``(N, C, H, W)``, normalised, and class indices
-    ``(N,)``. An image's augmentation depends on (seed, epoch, its index) alone, so it is the same with any batch size,
-    number of workers or processes, and in a resumed run. Nothing draws from the global random generators. Training
-    drops the last, smaller batch of an epoch unless it is the only one; a warning says how many images an epoch leaves
-    out if they are more than 5 %.
+    The model gets a batch ``(images, labels)``: normalized images, float32 ``(N, C, H, W)``, and class indices
+    ``(N,)``. An image's augmentation depends only on (seed, epoch, index of the image). It is the same with any batch
+    size, number of workers or processes, and in a resumed run. Nothing draws from the global random generators.
+
+    Training drops the last, smaller batch of an epoch unless it is the only one. If more than 5 % of the images are
+    dropped, a warning gives their number.
 
     Args:
-        batch_size: Training images per step in each process, as everywhere in Lightning: W processes together read
-            W times as many.
-        eval_batch_size: Images per batch in validation, test and prediction; None takes ``batch_size``.
-        num_workers: Worker processes that load batches; 0 loads in the main process, which is fastest for images
-            in memory.
-        val_fraction: Share of every class taken from the training part for validation, in [0, 1). 0 trains on all
-            images and validates on a fixed tenth of them, without augmentation: no measure of generalisation.
-        split_seed: Seed of the split, of ``subset`` and of ``label_noise``, so that runs with different ``seed`` share
+        batch_size: Training images per step in each process, as usual in Lightning. W processes together read W times
+            as many.
+        eval_batch_size: Images per batch in validation, test and prediction. None uses ``batch_size``.
+        num_workers: Worker processes that load batches. 0 loads in the main process, the fastest choice for images in
+            memory.
+        val_fraction: Share per class taken from the training part for validation, in [0, 1). With 0, all images are
+            trained on, and validation uses a fixed tenth of them without augmentation; this does not measure
+            generalization.
+        split_seed: Seed of the split, of ``subset`` and of ``label_noise``. Runs with different ``seed`` thus share
             their data.
-        imbalance_ratio: Train on a long tail: largest class over smallest, the published imbalance factor, e.g. 100; 1
-            is off. Class k of C keeps int(n_max * ratio ** (-k / (C - 1))) images, with n_max the size of the largest
-            class after the split (https://arxiv.org/abs/1901.05555); a class that has fewer keeps all it has. Images
-            are chosen by the rule of LDAM-DRW (https://arxiv.org/abs/1906.07413), which draws from neither
-            ``split_seed`` nor ``seed``: with ``val_fraction`` 0, `CIFAR10` and `CIFAR100` give the published sets.
-            Validation and test images stay as balanced as they were. It comes before ``subset`` and ``label_noise``.
-        subset: Train on part of the images after the split: a float in (0, 1] is a share of each class, an int a number
-            of images per class; None is all.
-        label_noise: Share of the training labels replaced by a class drawn uniformly from the others, in [0, 1).
-            Validation and test labels stay as they are.
-        seed: Seed of order and augmentation; None takes the one given to ``seed_everything``, or 0.
-        crop_padding: Pixels by which a random crop may shift the image in each direction; 0 is off.
-        crop_mode: Pixels of the crop beyond the border: the image mirrored ("reflect") or black ("zero").
-        flip: Mirror every second image left to right, at random.
-        cutout: Side in pixels of a square set to the mean colour at a random place; 0 is off.
-        transform: An extra augmentation such as a `torchvision.transforms.v2` or kornia module, called for each
+        imbalance_ratio: Ratio of the largest to the smallest class of a long-tailed training set (the imbalance factor
+            of the literature), e.g. 100; 1 is off. Class k of C keeps int(n_max * ratio ** (-k / (C - 1))) images
+            (https://arxiv.org/abs/1901.05555), where n_max is the size of the largest class after the split. A class
+            with fewer images keeps all of them. Images are chosen as in LDAM-DRW (https://arxiv.org/abs/1906.07413),
+            independent of ``split_seed`` and ``seed``: with ``val_fraction`` 0, `CIFAR10` and `CIFAR100` give the
+            published sets. Validation and test images are not changed. It is applied before ``subset`` and
+            ``label_noise``.
+        subset: Part of the training images to use: a float in (0, 1] is a share per class, an int a number of images
+            per class. None uses all.
+        label_noise: Share of the training labels replaced by a uniformly drawn other class, in [0, 1). Validation and
+            test labels are not changed.
+        seed: Seed of order and augmentation. None takes the seed given to ``seed_everything``, or 0.
+        crop_padding: Largest shift of the random crop in pixels, in each direction; 0 is off.
+        crop_mode: Content of the crop beyond the border: the mirrored image ("reflect") or black ("zero").
+        flip: Flip images left to right with probability 0.5.
+        cutout: Side in pixels of a square set to the mean color at a random place; 0 is off.
+        transform: An extra augmentation such as a `torchvision.transforms.v2` or kornia module. It is called for each
             training image on the training device, shape ``(1, C, H, W)``, float in [0, 1], after crop and flip and
-            before normalisation. It may use the global generators: they are seeded for each image and restored.
+            before normalization. It may use the global generators: they are seeded for each image and restored.
 
     Attributes:
         num_classes: Number of classes.
         in_chans: Channels of an image.
         image_size: Height and width of an image in pixels.
-        mean: Mean per channel, on the scale of [0, 1].
-        std: Standard deviation per channel, on the same scale.
+        mean: Channel means of images in [0, 1].
+        std: Channel standard deviations of images in [0, 1].
         class_names: Names of the classes, in the order of the labels.
-        preprocessing: How evaluation makes images of ``image_size`` from others: their shorter side is resized to
-            ``image_size / crop_pct`` by ``interpolation``, then the centre is cut out. Empty where all have that size.
-        class_counts: Training images with each label, of all ``num_classes``, as training sees them, ``label_noise``
-            included; after ``setup("fit")`` or ``setup("validate")``, empty before.
+        preprocessing: How evaluation resizes images of other sizes: the shorter side is resized to ``image_size /
+            crop_pct`` by ``interpolation``, then the center is cropped. Empty if all images have ``image_size``.
+        class_counts: Number of training images per label, for all ``num_classes``, with ``label_noise``. Set by
+            ``setup("fit")`` or ``setup("validate")``, empty before.
         train_set: Training images, after ``setup("fit")``.
         val_set: Validation images, after ``setup("fit")`` or ``setup("validate")``.
         test_set: Test images, after ``setup("test")``.
         predict_set: Images to predict, after ``setup("predict")``.
         predict_names: Names of the images in the order of prediction, after ``setup("predict")``.
-        batch_indices: Index in ``train_set`` of each image of the last training batch, shape ``(N,)``; None after a
-            batch of another set.
+        batch_indices: Indices in ``train_set`` of the last training batch's images, shape ``(N,)``; None after a batch
+            of another set.
 
     Raises:
-        InputError: If an argument is out of its range, or the split leaves a class without images (at ``setup``).
+        InputError: If an argument is out of range, or the split leaves a class without images (at ``setup``).
     """
 
     num_classes: int
@@ -100,9 +103,9 @@ class ImageDataModule(LightningDataModule, ABC):
     preprocessing: Mapping[str, Any] = MappingProxyType({})
 
     _own_val = False
-    """Whether the data comes with validation images, so that none are taken from the training part."""
+    """True if the data has separate validation images; none are then taken from the training part."""
     _keeps_all = False
-    """Whether an epoch also reads the last, smaller batch."""
+    """True if an epoch also reads the last, smaller batch."""
 
     def __init__(
         self,
@@ -171,15 +174,15 @@ class ImageDataModule(LightningDataModule, ABC):
         """Read the "train", "val" (if ``_own_val``) or "test" part.
 
         Returns:
-            Images that can be indexed by a tensor, in the form that :meth:`_dataset` takes, and labels ``(N,)``.
+            Images that can be indexed by a tensor, as accepted by :meth:`_dataset`, and labels ``(N,)``.
         """
 
     def _dataset(self, images: Any, labels: Tensor, seed: int | None = None) -> EpochDataset:
-        """A data set over images as :meth:`_read` gives them; ``seed`` None is for evaluation."""
+        """Return a data set of images from :meth:`_read`; ``seed`` None is for evaluation."""
         return MemoryImages(images, labels, seed)
 
     def setup(self, stage: str) -> None:
-        """Read and split the data that the stage needs, once."""
+        """Read and split the data of the stage, once."""
         if stage == "fit":
             self._resume = None
             if self.trainer is not None:
@@ -198,7 +201,7 @@ class ImageDataModule(LightningDataModule, ABC):
             self.predict_names = [f"test/{index:05d}" for index in range(len(self.test_set))]  # type: ignore
 
     def teardown(self, stage: str) -> None:
-        """Forget where a resumed fit had started, so that the next one begins at its beginning."""
+        """Forget the position of a resumed fit, so that the next fit starts at the beginning."""
         if stage == "fit":
             self._resume = None
 
@@ -242,7 +245,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return images, labels
 
     def _require_images(self, labels: Tensor, train: Tensor, least: int, what: str) -> None:
-        """Raise if a class has fewer than ``least`` training images, unless it had none to begin with."""
+        """Raise if a class has fewer than ``least`` training images, except classes that were empty before."""
         total = labels.bincount(minlength=self.num_classes)
         left = labels[train].bincount(minlength=self.num_classes)
         short = ((left < least) & (total > 0)).nonzero().flatten().tolist()
@@ -262,7 +265,7 @@ class ImageDataModule(LightningDataModule, ABC):
     # -- loaders -----------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches of ``train_set``; see the class for their augmentation on the device."""
+        """Return shuffled batches of ``train_set``; the class describes their augmentation on the device."""
         dataset = _ready(self.train_set, "fit")
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         drop_last = self._drops_last(len(dataset), world)
@@ -286,20 +289,20 @@ class ImageDataModule(LightningDataModule, ABC):
         return True
 
     def plain_train_dataloader(self) -> DataLoader:
-        """Batches of all of ``train_set`` in order and as for evaluation: without augmentation, the same always."""
+        """Return batches of the whole ``train_set`` in order and without augmentation, as in evaluation."""
         train_set = _ready(self.train_set, "fit")
         return self._loader(self._dataset(*train_set.content()), self.eval_batch_size)
 
     def val_dataloader(self) -> DataLoader:
-        """Batches of ``val_set`` in order."""
+        """Return batches of ``val_set`` in order."""
         return self._loader(_ready(self.val_set, "validate"), self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader:
-        """Batches of ``test_set`` in order."""
+        """Return batches of ``test_set`` in order."""
         return self._loader(_ready(self.test_set, "test"), self.eval_batch_size)
 
     def predict_dataloader(self) -> DataLoader:
-        """Batches of the images named by ``predict_names``; a label that is not known is -1."""
+        """Return batches of the images named by ``predict_names``; unknown labels are -1."""
         return self._loader(_ready(self.predict_set, "predict"), self.eval_batch_size)
 
     def _loader(self, dataset: EpochDataset, batch_size: int, **options: Any) -> DataLoader:
@@ -310,25 +313,25 @@ class ImageDataModule(LightningDataModule, ABC):
             persistent_workers=self.num_workers > 0,
             collate_fn=dataset.collate,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            # Without one, every iteration draws the seed of its workers from the global generator.
+            # Without a generator, every iteration draws the seed of its workers from the global generator.
             generator=torch.Generator().manual_seed(self._seed()),
             **options,
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn a batch of our images into ``(normalised float images, labels)``; any other batch passes through."""
+        """Turn a batch of our images into ``(normalized float images, labels)``; return any other batch unchanged."""
         if not isinstance(batch, (tuple, list)) or not (_is_uint8_images(batch[0]) or len(batch) == 3):
             return batch
         images, labels, *randoms = batch
         self.batch_indices = randoms[0][:, -1] if randoms else None
         images = self._augment(images, randoms[0]) if randoms else self._normalized(images)
         if self.trainer is not None:
-            # Lightning has converted the batch to the precision of the training when there was nothing to convert.
+            # Lightning converts a batch to the training precision before this hook, when the images were still uint8.
             images = self.trainer.precision_plugin.convert_input(images)
         return images, labels
 
     def _augment(self, images: Tensor, randoms: Tensor) -> Tensor:
-        """uint8 images to normalised, augmented ones; ``randoms`` has `RANDOMS` columns and the index."""
+        """Augment and normalize uint8 images; ``randoms`` has `RANDOMS` columns and the index."""
         uniform = randoms / RANDOM_LIMIT
         if self.crop_padding or self.flip:
             images = random_crop_flip(
@@ -343,13 +346,13 @@ class ImageDataModule(LightningDataModule, ABC):
         return images
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """Images, uint8 or floating in [0, 1], as the network gets them."""
+        """Normalize images, uint8 or floating in [0, 1], for the network."""
         return normalize(images, self.mean, self.std)
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch in progress and how many of its samples all processes together have read."""
+        """Return the current epoch and the number of its samples read by all processes together."""
         if self.trainer is None:
             return {}
         epoch, batches = ExactResume.attach(self.trainer).position
@@ -357,10 +360,10 @@ class ImageDataModule(LightningDataModule, ABC):
         return {"epoch": epoch, "samples": batches * together, "batch": together, "seed": self._seed()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the next training loader go on where the checkpoint was written.
+        """Make the next training loader continue from the checkpoint's position.
 
         Raises:
-            InputError: If the checkpoint was written within an epoch and the rest of it would have other samples.
+            InputError: If the checkpoint was written within an epoch and batch size or seed have changed since.
         """
         if not state_dict:
             return
@@ -377,7 +380,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
 
 class _TellEpoch(Callback):
-    """Tells the training set the epoch even where another sampler has taken the place of ours."""
+    """Tells the training set the epoch, also if our sampler was replaced by another."""
 
     def __init__(self, datamodule: ImageDataModule) -> None:
         self.datamodule = datamodule

@@ -1,4 +1,4 @@
-"""Map-style data sets with random numbers that depend only on (seed, epoch, index)."""
+"""Map-style data sets with randomness that depends only on (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RANDOMS = 6
 """Random numbers per image and epoch: crop (2), flip, cutout (2), seed of the extra transform."""
 
 RANDOM_LIMIT = 2**24
-"""They are integers below this: Lightning would round floats of a batch to the precision of the training."""
+"""Upper limit of the random numbers. They are integers, as Lightning would round floats to the training precision."""
 
 
 def _as_is(batch: Any) -> Any:
@@ -30,15 +30,15 @@ class EpochDataset(Dataset):
     """A data set that knows the epoch, in this process and in every worker.
 
     Args:
-        seed: Base seed of the augmentation; None serves images without random numbers, for evaluation.
+        seed: Base seed of the augmentation; None returns images without random numbers, for evaluation.
     """
 
     collate: Callable[[Any], Any] | None = None
-    """What makes a batch of the fetched samples; None is torch's default."""
+    """Function that makes a batch of the fetched samples; None is torch's default."""
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
-        # Workers that outlive an epoch hear of the next one through shared memory.
+        # Persistent workers learn the next epoch through shared memory.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class EpochDataset(Dataset):
 
     @property
     def epoch(self) -> int:
-        """The epoch of the random numbers."""
+        """The epoch of the current random numbers."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
@@ -59,12 +59,12 @@ class EpochDataset(Dataset):
 
 
 class MemoryImages(EpochDataset):
-    """Images held as uint8 and served a whole batch at a time.
+    """Images in memory as uint8, read one batch at a time.
 
     Args:
         images: uint8, shape ``(N, C, H, W)``.
         labels: Class indices, shape ``(N,)``, or class probabilities, shape ``(N, classes)``.
-        seed: Base seed of the augmentation; None serves images without random numbers, for evaluation.
+        seed: Base seed of the augmentation; None returns images without random numbers, for evaluation.
     """
 
     collate = staticmethod(_as_is)
@@ -79,18 +79,18 @@ class MemoryImages(EpochDataset):
         return len(self.images)
 
     def content(self) -> tuple[Tensor, Tensor]:
-        """Images and labels."""
+        """Return images and labels."""
         return self.images, self.labels
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        """The uint8 image ``(C, H, W)`` and its label."""
+        """Return the uint8 image ``(C, H, W)`` and its label."""
         label = self.labels[index]
         return self.images[index], label if label.ndim else int(label)
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        """A batch: images ``(B, C, H, W)``, labels ``(B,)`` and, for training, random numbers and index.
+        """Return a batch: images ``(B, C, H, W)``, labels ``(B,)`` and, for training, random numbers and indices.
 
-        The random numbers and, last, the image indices have shape ``(B, RANDOMS + 1)``.
+        Random numbers and index share one tensor ``(B, RANDOMS + 1)``; the index is the last column.
         """
         index = torch.tensor(indices)
         batch = self.images[index], self.labels[index]
@@ -99,7 +99,7 @@ class MemoryImages(EpochDataset):
         return *batch, torch.cat([self.randoms()[index], index.int().unsqueeze(1)], 1)
 
     def randoms(self) -> Tensor:
-        """The epoch's random numbers, shape ``(N, RANDOMS)``."""
+        """Return the epoch's random numbers, shape ``(N, RANDOMS)``."""
         key = self.seed or 0, self.epoch
         if self._table[0] != key:
             self._table = (
@@ -118,12 +118,12 @@ class FileImages(EpochDataset):
     """Images read from files, one at a time.
 
     Args:
-        paths: File names as bytes, an array of shape ``(N,)``: as strings they would be copied into every worker.
+        paths: File names as a bytes array of shape ``(N,)``: strings would be copied into every worker.
         labels: Class indices, shape ``(N,)``.
-        transform: Turns an RGB PIL image into a uint8 tensor ``(C, H, W)``. It may use the global random generators,
-            which are seeded for each image and restored.
-        seed: Base seed of the augmentation; None serves images without random numbers, for evaluation.
-        skip_corrupt: Put the next readable file of the same folder in the place of one that cannot be read.
+        transform: Turns an RGB PIL image into a uint8 tensor ``(C, H, W)``. It may use the global random generators:
+            they are seeded for each image and restored.
+        seed: Base seed of the augmentation; None returns images without random numbers, for evaluation.
+        skip_corrupt: Replace an unreadable file by the next readable file of the same folder.
     """
 
     def __init__(
@@ -140,18 +140,18 @@ class FileImages(EpochDataset):
         self.labels = labels
         self.transform = transform
         self.skip_corrupt = skip_corrupt
-        # Marked in shared memory, so that the main process learns what the workers met.
+        # In shared memory, so that the main process learns of corrupt files found by workers.
         self._corrupt = torch.zeros(len(paths), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def content(self) -> tuple[np.ndarray, Tensor]:
-        """Paths and labels."""
+        """Return paths and labels."""
         return self.paths, self.labels
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """The uint8 image ``(C, H, W)``, its label and, for training, ``RANDOMS`` random numbers and the index."""
+        """Return the uint8 image ``(C, H, W)``, its label and, for training, ``RANDOMS`` numbers and the index."""
         label = int(self.labels[index])
         if self.seed is None:
             return self.read(index), label
@@ -160,10 +160,10 @@ class FileImages(EpochDataset):
             return self.read(index), label, torch.cat([randoms, torch.tensor([index], dtype=torch.int32)])
 
     def read(self, index: int) -> Tensor:
-        """The transformed image, or its replacement.
+        """Return the transformed image, or its replacement.
 
         Raises:
-            UnreadableImageError: If the file is corrupt and may not be replaced, or nothing can replace it.
+            UnreadableImageError: If the file is corrupt and ``skip_corrupt`` is off, or no file can replace it.
         """
         folder = os.path.dirname(self.paths[index])
         for offset in range(len(self)):
@@ -174,7 +174,7 @@ class FileImages(EpochDataset):
             try:
                 with Image.open(path) as file:
                     image = file.convert("RGB")
-            # Damaged files make the decoders raise any of these.
+            # Decoders raise any of these errors for damaged files.
             except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
                 if not self.skip_corrupt:
                     raise UnreadableImageError(
@@ -186,7 +186,7 @@ class FileImages(EpochDataset):
         raise UnreadableImageError(f"{os.fsdecode(folder)} has no image that can be read: add images or remove it")
 
     def corrupt(self) -> list[str]:
-        """The files met so far that could not be read."""
+        """Return the unreadable files found so far."""
         return [os.fsdecode(path) for path in self.paths[self._corrupt.numpy()]]
 
 
@@ -194,5 +194,5 @@ class UnreadableImageError(InputError):
     """An image file that cannot be decoded."""
 
     def __init__(self, message: str) -> None:
-        # A worker's exception is built anew from the text of its traceback, whose last line is the message.
+        # A worker's exception is rebuilt from the text of its traceback; its last line is the message.
         super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))

@@ -14,7 +14,7 @@ from ..modules.core.errors import InputError
 
 
 def part_folders(root: str) -> dict[str, str]:
-    """The folder of each part that ``root`` has: "train", "val" if it is for validation, and "test".
+    """Return the folder of each part in ``root``: "train", "val" if it is for validation, and "test".
 
     Raises:
         InputError: If ``root`` is missing or has no folders.
@@ -36,16 +36,16 @@ def part_folders(root: str) -> dict[str, str]:
 
 
 def subfolders(folder: str) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones."""
+    """Return the sorted names of the visible folders in a folder."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def image_files(folder: str) -> list[str]:
-    """Return the paths of the images in a folder and the folders below it, sorted; none if there is no such folder.
+    """Return the sorted paths of the images in a folder and its subfolders; an empty list if there is no such folder.
 
     Raises:
-        InputError: If a link leads back to a folder above it, or a name with an image's ending is no file.
+        InputError: If a link leads back to a parent folder, or a name with an image suffix is not a file.
     """
     return sorted(_images_below(folder, (os.path.realpath(folder),))) if os.path.isdir(folder) else []
 
@@ -54,7 +54,7 @@ def _images_below(folder: str, above: tuple[str, ...]) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                # Only a link can lead back up.
+                # Only a link can lead back to a parent folder.
                 real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
                 if real in above:
                     raise InputError(f"{entry.path} is a link to a folder that it lies in: remove the link")
@@ -67,10 +67,10 @@ def _images_below(folder: str, above: tuple[str, ...]) -> Iterator[str]:
 
 
 def labelled_files(folder: str, class_names: tuple[str, ...]) -> tuple[np.ndarray, Tensor]:
-    """Encoded paths and labels of the images in the class folders of a part.
+    """Return encoded paths and labels of the images in the class folders of a part.
 
     Raises:
-        InputError: If the class folders differ from ``class_names``, or one of them holds no images.
+        InputError: If the class folders differ from ``class_names``, or one of them has no images.
     """
     if odd := set(subfolders(folder)) ^ set(class_names):
         name = min(odd)
@@ -90,5 +90,5 @@ def labelled_files(folder: str, class_names: tuple[str, ...]) -> tuple[np.ndarra
 
 
 def encoded(paths: list[str]) -> np.ndarray:
-    """Paths as an array of bytes: strings would in time be copied into every worker."""
+    """Return paths as an array of bytes: strings would be copied into every worker over time."""
     return np.array([os.fsencode(path) for path in paths])

@@ -17,18 +17,18 @@ from .torchvision_sets import CIFAR10
 class CIFAR10C(CIFAR10):
     """CIFAR-10 with corrupted test images (https://arxiv.org/abs/1903.12261); training images are CIFAR-10's.
 
-    The files of https://zenodo.org/records/2535967 are read from ``root/CIFAR-10-C``: ``labels.npy``, and for each
-    corruption a file such as ``fog.npy`` with the test images at severity 1, then at severity 2, up to 5.
+    The files of https://zenodo.org/records/2535967 are read from ``root/CIFAR-10-C``: ``labels.npy``, and one file per
+    corruption, such as ``fog.npy``. It has the test images at severity 1, then at severity 2, up to 5.
 
     Args:
-        root: Folder that holds ``CIFAR-10-C``, and CIFAR-10 where a run trains; None takes the environment variable
+        root: Folder with ``CIFAR-10-C``, and with CIFAR-10 for runs that train. None takes the environment variable
             ``RECIPES_DATA``, or else ``data``.
         corruption: Name of the file, without ``.npy``.
         severity: 1 to 5; None is all five, 50,000 images.
         **kwargs: The arguments of `CIFAR10`.
 
     Raises:
-        InputError: If ``severity`` is out of its range, or, when a test starts, a file is not found or does not fit.
+        InputError: If ``severity`` is out of range. At the start of a test: if a file is not found or does not fit.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits."""
+"""The handwritten digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Digits(ImageDataModule):
 
     Args:
         batch_size: Training images per step in each process.
-        **kwargs: The arguments all image datamodules share.
+        **kwargs: The arguments of all image datamodules.
     """
 
     num_classes = 10
@@ -39,7 +39,7 @@ class Digits(ImageDataModule):
 
 @cache
 def _parts() -> dict[str, tuple[Tensor, Tensor]]:
-    """Images and labels of the "train" and "test" part; the text file behind them is read once per process."""
+    """Return images and labels of the "train" and "test" part; the text file is read once per process."""
     # scikit-learn takes a second to import.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

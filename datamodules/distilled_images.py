@@ -1,4 +1,4 @@
-"""A distilled set as training images, with the real images of its origin for validation and test."""
+"""A distilled set for training, with the original real images for validation and test."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ from ._datasets import RANDOM_LIMIT, MemoryImages
 
 
 class DistilledImages(ImageDataModule):
-    """Trains on a synthetic set and validates and tests on real images, normalised as the set was.
+    """Trains on a synthetic set; validates and tests on real images with the same normalization.
 
-    The set is a file of ``recipes export``. Its values may lie outside of [0, 1], which no PNG can hold; the folder of
-    PNG next to it is read by `ImageFolder`. Crop, flip, cutout and ``transform`` augment as for other images. Class
-    names, channels, size, mean and std are the file's. An epoch reads all images: the last batch may be smaller.
+    The set is a file of ``recipes export``. Its values may be outside [0, 1], unlike those in a PNG file. The folder of
+    PNG files next to it can be read by `ImageFolder`. Crop, flip, cutout and ``transform`` augment as for other images.
+    Class names, channels, size, mean and std come from the file. An epoch reads all images, so the last batch may be
+    smaller.
 
     Args:
-        path: The file, ``distilled.safetensors``, or several files; images are joined by class name.
-        real: Datamodule of the images that the set was made of, with the arguments of that run, so that validation
-            images are none that it was made of.
-        classes: Train and evaluate on these classes only, by name or index, which get the labels 0, 1, … in this order,
-            as in continual learning; None is all.
+        path: The file, ``distilled.safetensors``. Several files are joined by the names of their classes.
+        real: Datamodule of the real images that the set was made from. Give it the arguments of that run, so that the
+            validation images were not used to make the set.
+        classes: Train and evaluate only on these classes, by name or index, as in continual learning. They get the
+            labels 0, 1, … in this order. None is all classes.
         batch_size: Training images per step in each process.
-        clip: Clip values to [0, 1], as PNG files do. Adversarial recipes, and heads that rebuild pixels, need
-            this; it costs accuracy (``test/accuracy_png`` of the distillation says how much).
-        augmentation: Siamese augmentation of the training images, drawn for each image (evaluation of a set draws one
-            for a batch). "measured" is the one that the set was measured with. It takes the place of ``crop_padding``,
-            ``flip`` and ``cutout``.
-        soft_labels: Train with the class probabilities of the file, if it has any, in place of its classes. The
-            objective must take soft labels.
-        **kwargs: The arguments all image datamodules share. ``val_fraction`` has no meaning here, as ``real`` has its
-            own; ``subset``, ``imbalance_ratio`` and ``label_noise`` change the synthetic set.
+        clip: Clip pixels to [0, 1], as in a PNG file. Adversarial recipes, and heads that reconstruct pixels, need
+            this. It costs accuracy; ``test/accuracy_png`` of the distillation shows how much.
+        augmentation: Siamese augmentation of the training images, with one operation per image (the evaluation of a set
+            uses one operation per batch). "measured" is the augmentation of that evaluation. It replaces
+            ``crop_padding``, ``flip`` and ``cutout``.
+        soft_labels: Train with the class probabilities in the file, if there are any, instead of its classes. The
+            objective must accept soft labels.
+        **kwargs: The arguments of all image datamodules. ``val_fraction`` has no effect here, as ``real`` has its own.
+            ``subset``, ``imbalance_ratio`` and ``label_noise`` change the synthetic set.
 
     Attributes:
         facts: Facts in the file about its making: method, settings, seed, …
 
     Raises:
-        InputError: If the file is missing or of another kind, ``real`` has other classes, channels or size, or (at
-            ``setup``) the file's parts do not go together.
+        InputError: If the file is missing or of another kind, or ``real`` has other classes, channels or size. At
+            ``setup``: if the parts of the file do not fit together.
     """
 
     _own_val = True
@@ -95,9 +96,9 @@ class DistilledImages(ImageDataModule):
         self.augmentation = augmentation
 
     def _classes_of(self, real: ImageDataModule) -> list[int] | None:
-        """Indices that the classes have in the real images; None where they are the same."""
+        """Return the indices of the classes in the real images; None if they are the same."""
         source = " and ".join(self.paths)
-        # Data that names no classes has them numbered in its file.
+        # Data without class names has numbers in its file.
         numbered = all(name.isdecimal() and int(name) < real.num_classes for name in self.class_names)
         if self._chosen is not None:
             known = [str(label) for label in range(real.num_classes)] if numbered else list(real.class_names)
@@ -120,7 +121,7 @@ class DistilledImages(ImageDataModule):
         return None
 
     def setup(self, stage: str) -> None:
-        """Read the set, and the real images that the stage needs."""
+        """Read the set, and the real images of the stage."""
         # Evaluation uses the real images only.
         self.real.setup("validate" if stage == "fit" else stage)
         super().setup(stage)
@@ -149,7 +150,7 @@ class DistilledImages(ImageDataModule):
             raise InputError("label_noise and classes need the classes of the file as labels: set soft_labels to false")
         whole = join_sets([load_set(file) for file in self.paths])
         images, labels, _ = whole if self._chosen is None else choose_classes(whole, self._chosen)
-        # On the scale of [0, 1], as augmentation expects; the batch is normalised on the device.
+        # Augmentation expects images in [0, 1]; the batch is normalized on the device.
         scale, offset = (torch.tensor(values).view(-1, 1, 1) for values in (self.std, self.mean))
         pixels = images * scale + offset
         pixels = pixels.clamp(0, 1) if self.clip else pixels
@@ -159,7 +160,7 @@ class DistilledImages(ImageDataModule):
         images = super()._augment(images, randoms)
         if self.augmentation is None:
             return images
-        # The columns of crop, flip and cutout, which are off.
+        # Use the columns of crop, flip and cutout, which are off.
         return self.augmentation.each(images, randoms[:, 1:5] / RANDOM_LIMIT)
 
     def _dataset(self, images: Any, labels: Tensor, seed: int | None = None) -> Any:
@@ -170,7 +171,7 @@ class DistilledImages(ImageDataModule):
 
 @dataclass(frozen=True)
 class _Soft:
-    """Images and their class probabilities, which a split takes together."""
+    """Images and their class probabilities, indexed together."""
 
     images: Tensor
     labels: Tensor

@@ -1,4 +1,4 @@
-"""Images in folders named after their class, from a copy of CIFAR to ImageNet."""
+"""Images in folders named after their class, from small sets up to ImageNet."""
 
 from __future__ import annotations
 
@@ -24,44 +24,45 @@ from ._folders import encoded, image_files, labelled_files, part_folders, subfol
 class ImageFolder(ImageDataModule):
     """Any set of images laid out as ``root/{train,val,test}/<class>/<files>``.
 
-    ``train/`` is needed to fit, unless ``root`` holds the class folders itself. If there is also a folder ``test/``,
-    ``val/`` is used for validation and ``val_fraction`` is ignored. Without ``test/``, as in ImageNet, ``val/`` is the
-    test set, and validation images are taken from ``train/`` by ``val_fraction``: selecting on images that are reported
-    on would flatter the result.
+    ``train/`` is needed to fit, unless ``root`` itself has the class folders. If there is a ``test/``, ``val/`` is used
+    for validation and ``val_fraction`` is ignored. Without ``test/``, as in ImageNet, ``val/`` is the test set, and
+    validation images are taken from ``train/`` by ``val_fraction``. So no model is selected on the images of the
+    reported result.
 
-    Large images are read and augmented by worker processes, as timm does it. With ``in_memory`` they are decoded
-    once, kept as uint8 and augmented on the training device like the small image sets.
+    Large images are read and augmented by worker processes, as in timm. With ``in_memory`` they are decoded once, kept
+    as uint8 and augmented on the training device like the small image sets.
 
     Args:
-        root: Folder with the layout above; None takes the environment variable ``RECIPES_DATA``, or else ``data``.
-        image_size: Height and width in pixels of the images the network gets.
-        in_chans: 3 converts every image to RGB, 1 to grey.
-        mean: Mean per channel on the scale of [0, 1]; None is ImageNet's.
-        std: Standard deviation per channel on the same scale; None is ImageNet's.
-        in_memory: Decode all images once, resized to ``image_size`` where they differ from it, and keep them.
-        num_workers: Worker processes that load batches; None is one per core, at most 8, and 0 with ``in_memory``.
-        predict_dir: Folder of images, without class folders, to predict; None predicts the test images.
-        skip_corrupt: Put the next readable image of the same folder in the place of one that cannot be read, and warn
-            at the end; False stops with the name of the file.
-        flip: Mirror every second image left to right, at random.
-        crop_padding: Pixels by which a random crop may shift the image in each direction; only with ``in_memory``.
+        root: Folder with this layout. None takes the environment variable ``RECIPES_DATA``, or else ``data``.
+        image_size: Height and width in pixels of the network's input.
+        in_chans: 3 converts every image to RGB, 1 to gray.
+        mean: Channel means of images in [0, 1]; None uses ImageNet's.
+        std: Channel standard deviations of images in [0, 1]; None uses ImageNet's.
+        in_memory: Decode all images once, resize them to ``image_size``, and keep them in memory.
+        num_workers: Worker processes that load batches. None is one per core, at most 8, and 0 with ``in_memory``.
+        predict_dir: Folder of images, without class folders, to predict. None predicts the test images.
+        skip_corrupt: Replace an unreadable image by the next readable image of the same folder, and warn at the end.
+            False stops with the name of the file.
+        flip: Flip images left to right with probability 0.5.
+        crop_padding: Largest shift of the random crop in pixels, in each direction; only with ``in_memory``.
         auto_augment: A policy of timm such as ``rand-m9-mstd0.5`` or ``augmix-m3``; not with ``in_memory``.
-        color_jitter: Strength of random brightness, contrast and saturation, unless ``auto_augment`` is given; not
-            with ``in_memory``.
-        random_erasing: Share of training images in which a random rectangle is set to the mean color; not with
-            ``in_memory``, which has ``cutout``.
-        scale: Least and greatest share of the area that a random crop shows; not with ``in_memory``. The default comes
-            from Inception (https://arxiv.org/abs/1409.4842).
-        crop_pct: Share of the resized image's side that evaluation looks at; not with ``in_memory``.
-        interpolation: How images are resized; "random" is bilinear or bicubic in training, bicubic in evaluation.
-        **kwargs: The arguments all image datamodules share.
+        color_jitter: Strength of random brightness, contrast and saturation, unless ``auto_augment`` is given; not with
+            ``in_memory``.
+        random_erasing: Share of the training images that get a random rectangle in the mean color; not with
+            ``in_memory`` (use ``cutout``).
+        scale: Smallest and largest share of the area in a random crop; not with ``in_memory``. The default is from
+            Inception (https://arxiv.org/abs/1409.4842).
+        crop_pct: Ratio of the center crop's side to the resized image's shorter side in evaluation; not with
+            ``in_memory``.
+        interpolation: Interpolation when resizing; "random" is bilinear or bicubic in training, bicubic in evaluation.
+        **kwargs: The arguments of all image datamodules.
 
     Attributes:
         corrupt_files: Names of the files replaced by ``skip_corrupt`` so far.
 
     Raises:
-        InputError: If there is no such folder, an argument is out of its range, a class folder is empty, the class
-            folders of two parts differ (at ``setup``), or an image cannot be read.
+        InputError: If there is no such folder, an argument is out of range, or a class folder is empty. Also if the
+            class folders of two parts differ (at ``setup``), or an image cannot be read.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class ImageFolder(ImageDataModule):
         check(in_chans in (1, 3), "in_chans", in_chans, "1 or 3")
         self.image_size = image_size
         self.in_chans = in_chans
-        # ImageNet's, and their averages for grey images.
+        # ImageNet's values, and their averages for gray images.
         self.mean = tuple(mean) if mean is not None else (0.485, 0.456, 0.406) if in_chans == 3 else (0.449,)
         self.std = tuple(std) if std is not None else (0.229, 0.224, 0.225) if in_chans == 3 else (0.226,)
         if num_workers is None:
@@ -150,7 +151,7 @@ class ImageFolder(ImageDataModule):
         return sorted({path for reader in self._readers for path in reader.corrupt()})
 
     def setup(self, stage: str) -> None:
-        """List the files the stage needs and, with ``in_memory``, decode them; once."""
+        """List the files of the stage and, with ``in_memory``, decode them, once."""
         if self._folders.get("test", "").endswith("val") and stage != "predict":
             warnings.warn(
                 f"{self.root} has no test folder: its val folder is the test set, and validation images are taken"
@@ -166,7 +167,7 @@ class ImageFolder(ImageDataModule):
             self.predict_names = [os.fsdecode(path) for path in self._paths["test"]]
 
     def teardown(self, stage: str) -> None:
-        """Report the files that were replaced."""
+        """Warn of the files that were replaced."""
         super().teardown(stage)
         if files := self.corrupt_files:
             warnings.warn(
@@ -180,7 +181,7 @@ class ImageFolder(ImageDataModule):
         if not self.predict_names:
             raise InputError(f"predict_dir {folder} holds no images: point --data.predict_dir at a folder that does")
         paths, labels = encoded(self.predict_names), torch.full((len(self.predict_names),), -1)
-        # A replacement would be the prediction for another image.
+        # No replacement of corrupt files: the prediction would be for another image.
         reader = FileImages(paths, labels, self._eval_transform)
         self.predict_set = MemoryImages(_decode(reader), labels) if self.in_memory else reader
 
@@ -203,13 +204,13 @@ class ImageFolder(ImageDataModule):
 
 
 def _decode(reader: FileImages) -> Tensor:
-    """All images of a reader, uint8 ``(N, C, H, W)``."""
-    # Threads were slower: small images spend little time in the decoder and much in Python.
+    """Return all images of a reader, uint8 ``(N, C, H, W)``."""
+    # Threads were slower: small images take little time in the decoder and much in Python.
     return torch.stack([reader.read(index) for index in range(len(reader))])
 
 
 def _resize(size: int, in_chans: int) -> Callable[[Image.Image], Tensor]:
-    """Cut to a square and resize, unless the image has the size already."""
+    """Return a transform that crops an image to a square and resizes it, unless it has the size already."""
 
     def transform(image: Image.Image) -> Tensor:
         if image.size != (size, size):
@@ -232,7 +233,7 @@ def _timm_transforms(
     crop_pct: float,
     interpolation: str,
 ) -> tuple[v2.Compose, v2.Compose]:
-    """Transforms of PIL images to uint8 tensors, for training and for evaluation."""
+    """Return transforms of PIL images to uint8 tensors, for training and for evaluation."""
     from timm.data.transforms_factory import transforms_imagenet_eval, transforms_imagenet_train
 
     try:

@@ -1,4 +1,4 @@
-"""The small image sets that torchvision can read and download."""
+"""Small image sets that torchvision can read and download; sizes are training + test images."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _CIFAR100_CLASSES = (
 
 
 class _TorchvisionSet(ImageDataModule):
-    """Base of the sets below.
+    """Base class of the sets below.
 
     Args:
-        root: Folder that holds the data, or receives the download; None takes the environment variable
-            ``RECIPES_DATA``, or else ``data``.
-        download: Download the set into ``root`` unless it is there.
-        image_size: Height and width in pixels that images are resized to on the training device (bicubic, antialiased,
-            cut to [0, 1]), e.g. 224 for a vision transformer; None keeps the size in the set. It comes after crop, flip
-            and ``transform``, so that ``crop_padding`` counts pixels of the set's own images, and before ``cutout``,
-            which counts pixels of the resized ones. Evaluation resizes too.
-        **kwargs: The arguments all image datamodules share.
+        root: Folder with the data, or for the download. None takes the environment variable ``RECIPES_DATA``, or else
+            ``data``.
+        download: Download the set into ``root`` if it is missing.
+        image_size: Height and width in pixels of resized images, e.g. 224 for a vision transformer. None keeps the
+            set's size. Images are resized on the training device (bicubic, antialiased, clipped to [0, 1]), also in
+            evaluation. Resizing comes after crop, flip and ``transform``, so ``crop_padding`` counts pixels of the
+            original images. It comes before ``cutout``, which counts pixels of the resized images.
+        **kwargs: The arguments of all image datamodules.
 
     Raises:
-        InputError: If an argument is out of its range, the data is not found, or the download fails.
+        InputError: If an argument is out of range, the data is not found, or the download fails.
     """
 
     _reader: Any
@@ -47,7 +47,7 @@ class _TorchvisionSet(ImageDataModule):
     def __init__(
         self, root: str | None = None, *, download: bool = False, image_size: int | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)  # which sees the images' own size, the one that crop_padding must respect
+        super().__init__(**kwargs)  # checks crop_padding against the original image size
         check(image_size is None or image_size >= 1, "image_size", image_size, "at least 1, or none")
         self.root = root or os.environ.get("RECIPES_DATA", "data")
         self.download = download
@@ -60,7 +60,7 @@ class _TorchvisionSet(ImageDataModule):
         return self._reader(self.root, download=download, **which)
 
     def prepare_data(self) -> None:
-        """Download the set where that was asked for."""
+        """Download the set if asked for."""
         if not self.download:
             return
         for part in ("train", "test"):
@@ -90,23 +90,23 @@ class _TorchvisionSet(ImageDataModule):
         if images.shape[-1] != self.image_size:
             images = images.float() / 255 if images.dtype == torch.uint8 else images
             images = F.interpolate(images, (self.image_size, self.image_size), mode="bicubic", antialias=True)
-            # Bicubic weights are partly negative and overshoot at edges; 8-bit images, as published, cannot.
+            # Bicubic interpolation overshoots at edges, unlike the 8-bit images used in papers.
             images = images.clamp_(0, 1)
         return super()._normalized(images)
 
 
 class _FlippedAndCropped(_TorchvisionSet):
-    """Base of the sets that are commonly augmented.
+    """Base class of the sets that are commonly augmented.
 
     Args:
-        root: Folder that holds the data, or receives the download; None takes the environment variable
-            ``RECIPES_DATA``, or else ``data``.
-        crop_padding: Pixels by which a random crop may shift the image in each direction; 0 is off. The defaults of
-            this and of ``flip`` come from ResNet (https://arxiv.org/abs/1512.03385) for CIFAR, of Random Erasing
-            (https://arxiv.org/abs/1708.04896) for FashionMNIST and of Cutout (https://arxiv.org/abs/1708.04552) for
-            STL10.
-        flip: Mirror every second image left to right, at random.
-        **kwargs: The arguments all torchvision sets share.
+        root: Folder with the data, or for the download. None takes the environment variable ``RECIPES_DATA``, or else
+            ``data``.
+        crop_padding: Largest shift of the random crop in pixels, in each direction; 0 is off. The defaults of
+            ``crop_padding`` and ``flip`` come from ResNet (https://arxiv.org/abs/1512.03385) for CIFAR, from Random
+            Erasing (https://arxiv.org/abs/1708.04896) for FashionMNIST and from Cutout
+            (https://arxiv.org/abs/1708.04552) for STL10.
+        flip: Flip images left to right with probability 0.5.
+        **kwargs: The arguments of all torchvision sets.
     """
 
     def __init__(self, root: str | None = None, *, crop_padding: int = 4, flip: bool = True, **kwargs: Any) -> None:
@@ -114,7 +114,7 @@ class _FlippedAndCropped(_TorchvisionSet):
 
 
 class MNIST(_TorchvisionSet):
-    """Handwritten digits (http://yann.lecun.com/exdb/mnist/): 60,000 and 10,000 images, 28x28, grey."""
+    """Handwritten digits (http://yann.lecun.com/exdb/mnist/): 60,000 + 10,000 gray images of 10 classes, 28x28."""
 
     _reader = tv.MNIST
     num_classes = 10
@@ -126,19 +126,19 @@ class MNIST(_TorchvisionSet):
 
 
 class FashionMNIST(_FlippedAndCropped):
-    """Articles of clothing (https://arxiv.org/abs/1708.07747): 60,000 and 10,000 images, 28x28, grey."""
+    """Articles of clothing (https://arxiv.org/abs/1708.07747): 60,000 + 10,000 gray images of 10 classes, 28x28."""
 
     _reader = tv.FashionMNIST
     num_classes = 10
     in_chans = 1
     image_size = 28
-    mean = (0.2860,)  # of the training images, as widely published; so are SVHN's and STL10's below
+    mean = (0.2860,)  # of the training images, as widely published; likewise for SVHN and STL10 below
     std = (0.3530,)
     class_names = tuple(tv.FashionMNIST.classes)
 
 
 class CIFAR10(_FlippedAndCropped):
-    """CIFAR-10 (https://www.cs.toronto.edu/~kriz/cifar.html): 50,000 and 10,000 images of 10 classes, 32x32."""
+    """CIFAR-10 (https://www.cs.toronto.edu/~kriz/cifar.html): 50,000 + 10,000 images of 10 classes, 32x32."""
 
     _reader = tv.CIFAR10
     num_classes = 10
@@ -150,7 +150,7 @@ class CIFAR10(_FlippedAndCropped):
 
 
 class CIFAR100(_FlippedAndCropped):
-    """CIFAR-100 (https://www.cs.toronto.edu/~kriz/cifar.html): 50,000 and 10,000 images of 100 classes, 32x32."""
+    """CIFAR-100 (https://www.cs.toronto.edu/~kriz/cifar.html): 50,000 + 10,000 images of 100 classes, 32x32."""
 
     _reader = tv.CIFAR100
     num_classes = 100
@@ -162,7 +162,7 @@ class CIFAR100(_FlippedAndCropped):
 
 
 class SVHN(_TorchvisionSet):
-    """House numbers (http://ufldl.stanford.edu/housenumbers/), without the extra part: 73,257 and 26,032, 32x32."""
+    """House numbers (http://ufldl.stanford.edu/housenumbers/), 10 classes, 32x32; 73,257 + 26,032 images (no extra part)."""
 
     _reader = tv.SVHN
     num_classes = 10
@@ -174,7 +174,7 @@ class SVHN(_TorchvisionSet):
 
 
 class STL10(_FlippedAndCropped):
-    """STL-10 (https://cs.stanford.edu/~acoates/stl10/): 5,000 and 8,000 labelled images of 10 classes, 96x96."""
+    """STL-10 (https://cs.stanford.edu/~acoates/stl10/): 5,000 + 8,000 labeled images of 10 classes, 96x96."""
 
     _reader = tv.STL10
     num_classes = 10
