@@ -162,7 +162,7 @@ class CIFAR100(_FlippedAndCropped):
 
 
 class SVHN(_TorchvisionSet):
-    """House numbers (http://ufldl.stanford.edu/housenumbers/), 10 classes, 32x32; 73,257 + 26,032 images (no extra part)."""
+    """House numbers (http://ufldl.stanford.edu/housenumbers/), no extra part: 73,257 + 26,032 images, 32x32."""
 
     _reader = tv.SVHN
     num_classes = 10

@@ -52,8 +52,7 @@ class Classification(SampleWeighting, LightningModule):
         objective: Per-sample loss to minimize. Default: cross-entropy.
         optimizer: Called with the parameters. Default: SGD, rate 0.1, Nesterov momentum 0.9, weight decay 5e-4 (the
             setting of wide residual networks, https://arxiv.org/abs/1605.07146).
-        decay_biases_and_norms: If False, biases, normalization weights and the parameters that the network itself
-            exempts get no weight decay.
+        decay_biases_and_norms: If False, no weight decay of biases, norms and parameters that the network exempts.
         layer_decay: Ratio of a layer's learning rate to the next layer's rate. None uses one rate.
         parameter_options: Options of parameters by patterns of their names, e.g. ``{"*.head.*": {lr: 0.01}}``.
         lr_scheduler: Called with the optimizer. None keeps the rate constant.
@@ -65,8 +64,8 @@ class Classification(SampleWeighting, LightningModule):
             number of epochs, e.g. 1100. None is the whole run.
         class_groups: First and last class (inclusive) of groups with a separate accuracy, e.g. ``{head: [0, 2], mid:
             [3, 6], tail: [7, 9]}``, logged as ``val/accuracy_head``, …. None is no groups.
-        channels_last: Memory format of network and images. None uses channels-last for convolutional networks, where it
-            is faster. It affects only the speed.
+        channels_last: Use the channels-last memory format (only a matter of speed). None uses it for convolutional
+            networks.
         compile: Run the network through `torch.compile`.
 
     Raises:
@@ -187,7 +186,7 @@ class Classification(SampleWeighting, LightningModule):
         return self.objective.repeats_steps
 
     def setup(self, stage: str) -> None:
-        """Load initial weights, compile the network if asked for, and give the objective the data's facts."""
+        """Load initial weights, compile the network if asked for, and give the objective facts of the data."""
         if self.weights is not None and stage == "fit":
             start_from(self.network, self.weights)
         if self._compile:
