@@ -1,4 +1,4 @@
-"""Per-sample losses: pure functions and thin `nn.Module`s over them."""
+"""Losses per sample: pure functions, and `nn.Module` classes that call them."""
 
 from ._features import FeatureLoss
 from ._logits import LogitLoss

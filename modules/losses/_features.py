@@ -1,4 +1,4 @@
-"""Shared code of the losses on features."""
+"""Base class of the losses on features."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ._logits import full_precision
 
 
 class FeatureLoss(nn.Module):
-    """Base of the losses between outputs of layers of a student and of a teacher.
+    """Base class of losses between layer outputs of a student and a teacher.
 
-    Called with a list of features of each, maps ``(N, c, h, w)`` or vectors ``(N, d)``; gives losses ``(N,)``. Tokens
-    of a vision transformer come as maps, without class and register tokens. Teacher and student may know different
-    classes.
+    A loss is called with a list of student features and a list of teacher features, maps ``(N, c, h, w)`` or vectors
+    ``(N, d)``, and returns losses ``(N,)``. Tokens of a vision transformer come as maps, without class and register
+    tokens. Teacher and student may have different classes.
 
     Args:
         student_layers: Names of the student's layers, as in ``network.named_modules()``, e.g. ``blocks.2``.
@@ -24,23 +24,23 @@ class FeatureLoss(nn.Module):
         teacher_layers: Names of the teacher's layers, one for each of the student's.
 
     Raises:
-        InputError: If there are no layers, or not as many of one network as of the other.
+        InputError: If there are no layers, or the two networks' layers differ in number.
     """
 
     accepts_soft_labels: bool = True
 
     repeats_steps: bool = True
-    """Whether the loss of a batch can be computed twice. False is for losses that remember what they saw."""
+    """False if the loss keeps a state between batches, so that a step must not be computed twice."""
 
     needs_maps: bool = True
-    """Whether layers must give maps, and not vectors such as pooled features."""
+    """True if layers must give maps; vectors such as pooled features are then refused."""
 
     ce_weight: float = 1.0
-    """Weight of the cross-entropy beside this loss in `Distillation`, by default."""
+    """Default weight of the cross-entropy when `Distillation` uses this loss."""
     kd_weight: float = 1.0
-    """Weight of this loss in `Distillation`, by default."""
+    """Default weight of this loss in `Distillation`."""
     kd_warmup: int | float = 0
-    """Beginning of a run over which the weight rises, by default: a share (float) or epochs (int)."""
+    """Default warm-up of this loss's weight: a share of the run (float) or epochs (int)."""
 
     def __init__(self, student_layers: Sequence[str], teacher_layers: Sequence[str]) -> None:
         super().__init__()
@@ -53,14 +53,14 @@ class FeatureLoss(nn.Module):
         self.teacher_layers = tuple(teacher_layers)
 
     def build(self, student_shapes: Sequence[tuple[int, ...]], teacher_shapes: Sequence[tuple[int, ...]]) -> None:
-        """Check that the layers' outputs fit, and build the parts that are trained with the student.
+        """Check that the layers' outputs match, and build layers that are trained with the student.
 
         Args:
-            student_shapes: ``(c, h, w)`` or ``(d,)`` of each of the student's layers.
-            teacher_shapes: ``(c, h, w)`` or ``(d,)`` of each of the teacher's layers.
+            student_shapes: Output shapes of the student's layers, ``(c, h, w)`` or ``(d,)``.
+            teacher_shapes: Output shapes of the teacher's layers, ``(c, h, w)`` or ``(d,)``.
 
         Raises:
-            InputError: If they do not go together.
+            InputError: If they do not match.
         """
         for name, shape in zip(
             [*self.student_layers, *self.teacher_layers], [*student_shapes, *teacher_shapes], strict=True
@@ -72,28 +72,28 @@ class FeatureLoss(nn.Module):
                 )
 
     def begin(self, labels: Tensor, indices: Tensor | None, class_counts: Sequence[int] | None) -> None:
-        """Get to know a batch before its features are given; nothing by default.
+        """Receive the labels and indices of a batch before its features; does nothing by default.
 
         Args:
             labels: Class indices ``(N,)`` or probabilities ``(N, C)``.
-            indices: Index per sample in the training set, shape ``(N,)``; None where it is not known.
-            class_counts: Training samples per class, where the data knows them.
+            indices: Indices of the samples in the training set, shape ``(N,)``; None if unknown.
+            class_counts: Number of training samples per class; None if unknown.
 
         Raises:
-            InputError: If the loss needs more than the batch says.
+            InputError: If the loss needs an argument that is unknown.
         """
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         raise NotImplementedError
 
 
 def in_rows(features: Tensor) -> Tensor:
-    """Features of each image in one row, ``(N, d)``, in float32 at least."""
+    """Flatten the features of each image to a row, ``(N, d)``, in at least float32."""
     return full_precision(features.flatten(1))[0]
 
 
 def products(one: Tensor, other: Tensor) -> Tensor:
-    """``one @ other`` in the precision of its factors, also under autocast, as its rounding would dominate the loss."""
+    """Compute ``one @ other`` without autocast, because half precision would be too coarse for the loss."""
     with torch.autocast(one.device.type, enabled=False):
         return one @ other

@@ -1,4 +1,4 @@
-"""Shared code of the losses on logits."""
+"""Base class of the losses on logits."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from .soft_cross_entropy import soft_cross_entropy
 
 
 class LogitLoss(nn.Module):
-    """Base of the losses between a student's and a teacher's logits.
+    """Base class of losses between a student's and a teacher's logits.
 
-    Called with the student's logits ``(N, C)``, the teacher's ``(N, C)`` and labels; gives losses ``(N,)``.
+    A loss is called with the student's logits ``(N, C)``, the teacher's logits ``(N, C)`` and labels. It returns losses
+    ``(N,)``.
     """
 
     accepts_soft_labels: bool = True
-    """Whether labels may be class probabilities ``(N, C)``, which Mixup and CutMix make of them."""
+    """True if labels may be class probabilities ``(N, C)``, as from Mixup and CutMix."""
 
     ce_weight: float = 1.0
-    """Weight of the cross-entropy beside this loss in `Distillation`, by default."""
+    """Default weight of the cross-entropy when `Distillation` uses this loss."""
     kd_weight: float = 1.0
-    """Weight of this loss in `Distillation`, by default."""
+    """Default weight of this loss in `Distillation`."""
     kd_warmup: int | float = 0
-    """Beginning of a run over which the weight rises, by default: a share (float) or epochs (int)."""
+    """Default warm-up of this loss's weight: a share of the run (float) or epochs (int)."""
 
     def build(self, teacher_logits: Tensor) -> None:
-        """Refuse a teacher or a number of classes that this loss cannot learn from; nothing by default.
+        """Raise an error if this loss cannot learn from the teacher or its number of classes; does nothing by default.
 
         Args:
-            teacher_logits: The teacher's answer to blank images, shape ``(N, C)``.
+            teacher_logits: The teacher's logits for blank images, shape ``(N, C)``.
 
         Raises:
-            InputError: If the loss has no gradient, or is not a number, for such logits.
+            InputError: If the loss has no gradient, or is NaN, for such logits.
         """
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         raise NotImplementedError
 
 
 def full_precision(*logits: Tensor) -> list[Tensor]:
-    """Logits in float32, or float64 if they are: exponentials of half precision would decide the loss."""
+    """Convert half-precision logits to float32, because exponentials in half precision are too coarse."""
     return [value.float() if value.dtype in (torch.float16, torch.bfloat16) else value for value in logits]
 
 
 def is_label(logits: Tensor, labels: Tensor) -> Tensor:
-    """A mask ``(N, C)`` that is true at each sample's label.
+    """Return a mask ``(N, C)`` that is True at the label of each sample.
 
     Raises:
         ValueError: If ``labels`` is not of shape ``(N,)``.
@@ -56,9 +57,9 @@ def is_label(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL(teacher ‖ student) of logarithms of probabilities ``(N, C)``, shape ``(N,)``.
+    """Compute KL(teacher ‖ student) from log-probabilities ``(N, C)``, shape ``(N,)``.
 
-    A class that the teacher rules out (probability 0, logarithm -inf) adds nothing, whatever the student says of it.
+    A class to which the teacher gives probability 0 (logarithm -inf) adds nothing, whatever the student's probability.
     """
     ruled_out = teacher.isneginf()
     difference = teacher.masked_fill(ruled_out, 0) - student.masked_fill(ruled_out, 0)
@@ -66,7 +67,7 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
-    """Refuse logits of different shapes, which would be broadcast into a wrong loss.
+    """Raise an error for logits of different shapes; broadcasting would give a wrong loss.
 
     Raises:
         ValueError: If the shapes differ.
@@ -79,8 +80,8 @@ def same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
 
 
 def softened_cross_entropy(student_logits: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the student at a temperature against probabilities, times the temperature's square, ``(N,)``."""
+    """Compute T² times the cross-entropy of the student's softened logits against probabilities, shape ``(N,)``."""
     (student,) = full_precision(student_logits)
-    # A class that both rule out (probability 0, logit -inf) adds nothing, and 0 times infinity would be no number.
+    # If both rule out a class (probability 0, logit -inf), it adds nothing; without the clamp, 0 · inf is NaN.
     student = (student / temperature).clamp(min=torch.finfo(student.dtype).min)
     return temperature**2 * soft_cross_entropy(student, probabilities)

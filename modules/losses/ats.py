@@ -1,4 +1,4 @@
-"""Asymmetric temperature scaling: one temperature for the true class, another for the wrong ones."""
+"""Asymmetric temperature scaling: one temperature for the true class and another for the wrong classes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from ._logits import LogitLoss, full_precision, is_label, same_classes, softened
 
 
 def ats_probabilities(teacher_logits: Tensor, labels: Tensor, *, tau_true: float, tau_wrong: float) -> Tensor:
-    """The teacher's probabilities with its logits divided by one of two temperatures.
+    """Compute the teacher's probabilities with separate temperatures for the true class and the wrong classes.
 
-    Unlike one temperature for all, two make the result depend on the level of the logits, and with the two far apart
-    a wrong class can come to lead: do not centre or scale the logits before, and see `recipes temperatures`.
+    ``softmax(z / τ)``, where τ is ``tau_true`` for the true class and ``tau_wrong`` for all others. Unlike with a
+    single temperature, adding a constant to the logits z changes the result, so do not center or scale the logits
+    first. If the temperatures differ much, a wrong class may get the highest probability: see `recipes temperatures`.
 
     Args:
-        teacher_logits: Shape ``(N, C)``.
+        teacher_logits: Logits z, shape ``(N, C)``.
         labels: Class indices, shape ``(N,)``.
         tau_true: Temperature of the true class.
         tau_wrong: Temperature of all other classes.
@@ -44,18 +45,18 @@ def ats_loss(
     tau_wrong: float = 2.0,
     tau_student: float = 1.0,
 ) -> Tensor:
-    """Cross-entropy of the student against `ats_probabilities`, times the square of the student's temperature.
+    """Compute ``-T² Σ_c q_c log p_c`` with the `ats_probabilities` q and the student's softened probabilities p.
 
-    It differs from KL(teacher ‖ student) by the entropy of the teacher, which has no gradient
-    (https://arxiv.org/abs/2210.04427).
+    T is ``tau_student`` and ``p = softmax(student_logits / T)``. The loss is T² KL(q ‖ p) plus T² times the entropy of
+    q, which has no gradient (https://arxiv.org/abs/2210.04427).
 
     Args:
         student_logits: Shape ``(N, C)``.
         teacher_logits: Shape ``(N, C)``.
         labels: Class indices, shape ``(N,)``.
-        tau_true: The teacher's temperature of the true class. This default and the next come from the authors'
-            demonstration; their experiments search them in 1 to 6 and 1 to 5.
-        tau_wrong: The teacher's temperature of all other classes.
+        tau_true: Teacher temperature of the true class. The defaults of both teacher temperatures come from the
+            authors' demonstration; their experiments search 1 to 6 and 1 to 5.
+        tau_wrong: Teacher temperature of all other classes.
         tau_student: Temperature of the student.
 
     Returns:
@@ -72,12 +73,12 @@ def ats_loss(
 class ATS(LogitLoss):
     """Asymmetric temperature scaling (https://arxiv.org/abs/2210.04427); see `ats_loss`.
 
-    The paper uses weight 0.5, and 0.5 for cross-entropy. It needs to know the true class, so Mixup and CutMix are
+    The paper weighs this loss by 0.5 and cross-entropy by 0.5. The loss needs the true class, so Mixup and CutMix are
     refused.
 
     Args:
-        tau_true: The teacher's temperature of the true class.
-        tau_wrong: The teacher's temperature of all other classes.
+        tau_true: Teacher temperature of the true class.
+        tau_wrong: Teacher temperature of all other classes.
         tau_student: Temperature of the student.
 
     Raises:
@@ -96,7 +97,7 @@ class ATS(LogitLoss):
         self.tau_student = tau_student
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         return ats_loss(
             student_logits,
             teacher_logits,

@@ -1,4 +1,4 @@
-"""Attention transfer: student and teacher look at the same places of an image."""
+"""Attention transfer: match the spatial attention maps of student and teacher."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from ._logits import full_precision
 
 
 def attention_maps(features: Tensor, *, power: float = 4.0) -> Tensor:
-    """Sum over channels of the features' absolute values to a power, at unit length.
+    """Compute attention maps ``Σ_c |f_c|^power``, scaled to Euclidean length 1.
 
     Args:
-        features: Shape ``(N, c, h, w)``.
-        power: Exponent; the larger, the more the strongest channels count.
+        features: Features f, shape ``(N, c, h, w)``.
+        power: Exponent; larger values give the strongest channels more weight.
 
     Returns:
         Shape ``(N, h * w)``, each row of Euclidean length 1.
     """
     (features,) = full_precision(features)
-    # The largest value is divided out, as powers of large features overflow in float32. Passes over the features are
-    # what this costs, so the usual powers take few: a norm over channels is one.
+    # Divide by the largest value, because powers of large features overflow in float32. The cost is the number of
+    # passes over the features, so the usual powers use few: a norm over channels is one pass.
     if power == 1:
         sums = torch.linalg.vector_norm(features, 1, dim=1).flatten(1)
-        # Sums do not overflow, but their squares would. They are small, so their largest value costs little.
+        # The sums do not overflow, but their squares would. Their largest value is cheap, because they are small.
         largest = sums.detach().amax(1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny ** 0.5)
         return F.normalize(sums / largest, dim=1)
     values = features.detach()
     scale = torch.maximum(values.amax((1, 2, 3), keepdim=True), -values.amin((1, 2, 3), keepdim=True))
-    scale = scale.clamp(min=torch.finfo(features.dtype).tiny ** 0.5)  # whose square is not 0
+    scale = scale.clamp(min=torch.finfo(features.dtype).tiny ** 0.5)  # its square is above 0
     if power == 4:
         sums = torch.linalg.vector_norm(features.square() / scale.square(), dim=1).square()
     elif power == 2:
@@ -44,12 +44,14 @@ def attention_maps(features: Tensor, *, power: float = 4.0) -> Tensor:
 
 
 def attention_transfer_loss(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-    """Mean squared difference of the attention maps (power 2), summed over layers (https://arxiv.org/abs/1612.03928).
+    """Compute ``Σ_l mean((A(s_l) - A(t_l))²)`` over layers l (https://arxiv.org/abs/1612.03928).
+
+    A are the `attention_maps` with power 2, s_l the student's features and t_l the teacher's.
 
     Args:
         student_features: One tensor ``(N, c, h, w)`` per layer.
-        teacher_features: One tensor per layer; the larger of two maps is averaged to the size of the smaller, the
-            channels may differ.
+        teacher_features: One tensor per layer. The larger of two maps is averaged to the size of the smaller one.
+            Channels may differ.
 
     Returns:
         Losses, shape ``(N,)``.
@@ -65,20 +67,20 @@ def attention_transfer_loss(student_features: Sequence[Tensor], teacher_features
 class AttentionTransfer(FeatureLoss):
     """Attention transfer (https://arxiv.org/abs/1612.03928); see `attention_transfer_loss`.
 
-    The benchmarks use weight 1000, and 1 for cross-entropy, with the last layer of each of three stages.
+    The benchmarks weigh this loss by 1000 and cross-entropy by 1, with the last layer of all three stages.
 
     Args:
         student_layers: Names of the student's layers, as in ``network.named_modules()``, e.g. ``blocks.2``.
         teacher_layers: Names of the teacher's layers, one for each of the student's.
 
     Raises:
-        InputError: If there are no layers, or not as many of one network as of the other, or a map is a single pixel.
+        InputError: If there are no layers, the two networks' layers differ in number, or a map is a single pixel.
     """
 
     kd_weight = 1000.0
 
     def build(self, student_shapes: Sequence[tuple[int, ...]], teacher_shapes: Sequence[tuple[int, ...]]) -> None:
-        """Check that there is something to look at."""
+        """Check that every pair of maps has more than one pixel."""
         super().build(student_shapes, teacher_shapes)
         for name, student, teacher in zip(self.student_layers, student_shapes, teacher_shapes, strict=True):
             if min(student[1] * student[2], teacher[1] * teacher[2]) == 1:
@@ -88,5 +90,5 @@ class AttentionTransfer(FeatureLoss):
                 )
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         return attention_transfer_loss(student_features, teacher_features)

@@ -1,4 +1,4 @@
-"""Class weights by the effective number of samples, for long-tailed training sets."""
+"""Class weights from the effective number of samples, for long-tailed training sets."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from ..core.errors import InputError
 
 
 def class_balanced_weights(counts: Sequence[int] | Tensor, *, beta: float = 0.9999) -> Tensor:
-    """Weight of each class, proportional to (1 - beta) / (1 - beta ** n) for n images (https://arxiv.org/abs/1901.05555).
+    """Compute class weights proportional to (1 - beta) / (1 - beta ** n) for n images (https://arxiv.org/abs/1901.05555).
 
-    The inverse of the effective number of samples, as deferred re-weighting (DRW, https://arxiv.org/abs/1906.07413)
-    uses it. beta 0 gives ones; as beta tends to 1, weights become proportional to 1 / n.
+    The weight is the inverse of the effective number of samples. Deferred re-weighting (DRW,
+    https://arxiv.org/abs/1906.07413) uses it. beta 0 gives ones; as beta tends to 1, weights become proportional to 1 /
+    n.
 
-    Weights are scaled to sum to C, the number of classes. A class without images gets weight 0 and does not count
-    towards C: the others then get the weights they would have if it did not exist.
+    Weights are scaled to sum to C, the number of classes. A class without images gets weight 0 and is not counted in C.
+    The other classes then get the weights they would have without it.
 
     Args:
-        counts: Training images n of each class, shape ``(C,)``, such as the ``class_counts`` of our datamodules.
-        beta: How far images of a class overlap, in [0, 1); 1 / (1 - beta) is the number of images beyond which more
-            bring nothing new. The default comes from both papers, for long-tailed CIFAR.
+        counts: Training images n per class, shape ``(C,)``, such as the ``class_counts`` of our datamodules.
+        beta: Overlap between the images of a class, in [0, 1). The effective number of samples is at most
+            1 / (1 - beta). The default is both papers' for long-tailed CIFAR.
 
     Returns:
         Weights, float32, shape ``(C,)``, computed in float64, on the device of ``counts``.
@@ -43,7 +44,7 @@ def class_balanced_weights(counts: Sequence[int] | Tensor, *, beta: float = 0.99
             f"counts must hold the number of images of each class, at least one above 0, but is {numbers.tolist()}:"
             " take the class_counts of the datamodule after its setup"
         )
-    # 1 - beta ** n without the cancellation that a beta near 1 would bring.
+    # 1 - beta ** n without cancellation if beta is near 1.
     effective = -torch.expm1(numbers * math.log(beta)) if beta > 0 else torch.ones_like(numbers)
     weights = torch.where(numbers > 0, 1 / effective, 0.0)
     return (weights * ((numbers > 0).sum() / weights.sum())).float()

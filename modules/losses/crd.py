@@ -25,7 +25,8 @@ def contrast_loss(scores: Tensor, constant: Tensor, *, num_samples: int) -> Tens
     (https://arxiv.org/abs/1910.10699, equation 18).
 
     Args:
-        scores: Products with one positive, first, and K negatives, divided by the temperature; shape ``(N, 1 + K)``.
+        scores: Inner products with one positive, first, and K negatives, divided by the temperature; shape
+            ``(N, 1 + K)``.
         constant: Z, a scalar.
         num_samples: n, the number of training samples.
 
@@ -43,14 +44,14 @@ def contrast_loss(scores: Tensor, constant: Tensor, *, num_samples: int) -> Tens
 class CRD(FeatureLoss):
     """Contrastive representation distillation (https://arxiv.org/abs/1910.10699); see `contrast_loss`.
 
-    Both networks' features are mapped linearly to vectors of unit length. Two memory banks, one a network, hold a
-    running mean of these vectors for each training sample. The student's vector is contrasted with the teacher's bank,
-    and the teacher's vector with the student's bank. The positive is the row of the sample itself. The negatives are
-    rows of other classes; the class of a row is known once its sample has been seen. The benchmarks weigh this loss by
-    0.8 and cross-entropy by 1, with the pooled features. The maps are trained with the student. The maps and the banks
-    are part of its checkpoints.
+    Both networks' features are mapped linearly to vectors of unit length. Two memory banks, one per network, hold a
+    running mean of these vectors for every training sample. The student's vector is contrasted with the teacher's bank,
+    and the teacher's vector with the student's bank. The positive is the row of the same sample. The negatives are rows
+    of other classes; the class of a row is known once its sample has been seen. The linear maps are trained with the
+    student, and maps and banks are part of its checkpoints. The benchmarks weigh this loss by 0.8 and cross-entropy by
+    1, with the pooled features.
 
-    Each training sample must be known by its index, which our datamodules hand over. Validation samples have no row, so
+    The data must give the index of every training sample, as our datamodules do. Validation samples have no row, so
     their loss is 0. Mixup and CutMix are refused, and so are callbacks that compute a step twice. Under DDP the banks
     are the same in all processes.
 
@@ -58,15 +59,15 @@ class CRD(FeatureLoss):
         student_layers: Name of the student's layer, as in ``network.named_modules()``: ``[pool]`` for our networks,
             ``[global_pool]`` for timm's ResNets.
         teacher_layers: Name of the teacher's layer.
-        num_samples: Number of training samples, e.g. 45,000 of CIFAR-100 with ``val_fraction`` 0.1.
-        dim: Length of the compared vectors. This default and all others are the authors'.
-        negatives: Negatives for each sample, drawn without repetition; at most the samples of other classes.
-        temperature: Divides the products.
-        momentum: Share of a row that stays when its sample is seen.
+        num_samples: Number of training samples, e.g. 45,000 for CIFAR-100 with ``val_fraction`` 0.1.
+        dim: Length of the compared vectors. The defaults of this and all further arguments are the authors'.
+        negatives: Number of negatives per sample, drawn without replacement; at most the samples of other classes.
+        temperature: Divisor of the inner products.
+        momentum: Share of a row that is kept when its sample is seen.
 
     Raises:
-        InputError: If not one layer of each network is named, or a number is out of its range. With the first batch, if
-            the data has another number of training samples, too few of other classes, or hands over no index.
+        InputError: If not exactly one layer per network is named, or a number is out of its range. With the first
+            batch, if the data has another number of training samples, too few of other classes, or gives no indices.
     """
 
     accepts_soft_labels = False
@@ -104,18 +105,18 @@ class CRD(FeatureLoss):
         self.maps = nn.ModuleList()
         for name in ("student_bank", "teacher_bank"):
             self.register_buffer(name, torch.empty(num_samples, dim).uniform_(-1, 1) / math.sqrt(dim / 3))
-        self.register_buffer("labels", torch.full((num_samples,), -1))  # of the samples that have been seen
+        self.register_buffer("labels", torch.full((num_samples,), -1))  # -1 until the sample has been seen
         self.register_buffer("constants", torch.ones(2))  # Z of both banks, set by the first batch
         self._draws = 0
         self._batch: tuple[Tensor, Tensor] | None = None
 
     def build(self, student_shapes: Sequence[tuple[int, ...]], teacher_shapes: Sequence[tuple[int, ...]]) -> None:
-        """Make the linear maps."""
+        """Build the linear maps."""
         super().build(student_shapes, teacher_shapes)
         self.maps = nn.ModuleList(nn.Linear(math.prod(shape), self.dim) for shape in (*student_shapes, *teacher_shapes))
 
     def begin(self, labels: Tensor, indices: Tensor | None, class_counts: Sequence[int] | None) -> None:
-        """Take a batch's labels and indices."""
+        """Receive the labels and indices of a batch."""
         self._batch = None
         if not self.training:
             return
@@ -136,7 +137,7 @@ class CRD(FeatureLoss):
         self._batch = labels, indices.long()
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-        """Losses, shape ``(N,)``; training moves the rows of the batch's samples afterwards."""
+        """Return losses, shape ``(N,)``; in training, update the rows of the batch's samples afterwards."""
         if self._batch is None:
             return in_rows(student_features[0]).new_zeros(len(student_features[0]))
         features = in_rows(student_features[0]), in_rows(teacher_features[0])
@@ -146,8 +147,8 @@ class CRD(FeatureLoss):
         rows = torch.cat([indices.unsqueeze(1), self._other_classes(labels)], 1)
         losses = student.new_zeros(len(student))
         for number, (vectors, bank) in enumerate(((student, self.teacher_bank), (teacher, self.student_bank))):
-            # All products and then a choice: the chosen rows of the bank would take `dim` times the memory. The bank is
-            # copied, as it moves before the backward pass.
+            # Compute all products, then choose: gathering rows of the bank would take `dim` times the memory. The bank
+            # is copied, because it is updated before the backward pass.
             scores = products(vectors, bank.to(vectors, copy=True).T).gather(1, rows) / self.temperature
             if self._draws == 1:
                 self._set_constant(number, scores.detach())
@@ -156,7 +157,7 @@ class CRD(FeatureLoss):
         return losses
 
     def _other_classes(self, labels: Tensor) -> Tensor:
-        """Rows ``(N, negatives)`` of samples of other classes, drawn without repetition."""
+        """Draw rows ``(N, negatives)`` of samples from other classes, without replacement."""
         rank = dist.get_rank() if dist.is_initialized() else 0
         key = run_seed(), self._draws, rank
         generator = torch.Generator(labels.device).manual_seed(derived_seed(Stream.CONTRAST_NEGATIVES, *key))
@@ -164,7 +165,7 @@ class CRD(FeatureLoss):
         return keys.masked_fill(labels.unsqueeze(1) == self.labels, -1).topk(self.negatives, sorted=False).indices
 
     def _set_constant(self, number: int, scores: Tensor) -> None:
-        """Let the first batch decide Z, the mean of exp(score) times n."""
+        """Set Z from the first batch: the mean of exp(score) times n."""
         constant = scores.exp().mean() * self.num_samples
         if dist.is_initialized():
             dist.all_reduce(constant)
@@ -173,7 +174,7 @@ class CRD(FeatureLoss):
 
     @torch.no_grad()
     def _move(self, student: Tensor, teacher: Tensor, labels: Tensor, indices: Tensor) -> None:
-        """Move the rows of these samples towards their vectors."""
+        """Move the rows of these samples towards their new vectors."""
         student, teacher, labels, indices = map(_of_all_processes, (student, teacher, labels, indices))
         for bank, vectors in ((self.student_bank, student), (self.teacher_bank, teacher)):
             rows = self.momentum * bank[indices] + (1 - self.momentum) * vectors.to(bank)
@@ -181,22 +182,22 @@ class CRD(FeatureLoss):
         self.labels[indices] = labels
 
     def get_extra_state(self) -> Tensor:
-        """Number of draws so far, so that a resumed run goes on with the next."""
+        """Return the number of draws so far, so that a resumed run continues with the next draw."""
         return torch.tensor(self._draws)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on after so many draws."""
+        """Continue after this number of draws."""
         self._draws = int(state)
 
 
 def _mapped(rows: Tensor, layer: nn.Module) -> Tensor:
-    """Vectors of unit length, ``(N, dim)``."""
+    """Return vectors of unit length, ``(N, dim)``."""
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
     return F.normalize(products(rows, weight.T.to(rows)) + bias, dim=1)
 
 
 def _of_all_processes(values: Tensor) -> Tensor:
-    """The values of all processes, one after the other."""
+    """Concatenate the values of all processes."""
     if not dist.is_initialized():
         return values
     gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]

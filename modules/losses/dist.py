@@ -1,4 +1,4 @@
-"""DIST: the student's probabilities correlate with the teacher's, over classes and over the batch."""
+"""DIST: correlate the student's probabilities with the teacher's, over classes and over the batch."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def dist_loss(
     gamma: float = 1.0,
     temperature: float = 1.0,
 ) -> Tensor:
-    """T² (beta (1 - r of each sample over classes) + gamma (1 - mean r of each class over the batch)).
+    """Compute ``T² (beta (1 - r_i) + gamma (1 - mean_c r_c))`` for each sample i (https://arxiv.org/abs/2205.10536).
 
-    r is Pearson's correlation of the softened probabilities (https://arxiv.org/abs/2205.10536). The second part says
-    something of the batch, so it is the same for every sample; it depends on the batch size, and is gamma T² for a
-    batch of one. The factor T² is in the authors' code and not in the paper; it is 1 at the default.
+    r is Pearson's correlation between the softened probabilities of student and teacher: r_i over the classes of sample
+    i, r_c over the batch for class c. The second term is the same for all samples. It depends on the batch size and is
+    gamma T² for a batch of one. The factor T² follows the authors' code, not the paper; it is 1 by default.
 
     Args:
         student_logits: Shape ``(N, C)``.
         teacher_logits: Shape ``(N, C)``.
-        beta: Weight of the relation between classes.
-        gamma: Weight of the relation within a class.
-        temperature: T, by which both logits are divided.
+        beta: Weight of the correlation over classes.
+        gamma: Weight of the correlation over the batch.
+        temperature: T, the divisor of both logits.
 
     Returns:
         Losses, shape ``(N,)``.
@@ -46,7 +46,7 @@ def dist_loss(
 
 
 def _correlation(x: Tensor, y: Tensor, dim: int) -> Tensor:
-    """Pearson's correlation along a dimension; 0 where there is no variance."""
+    """Compute Pearson's correlation along a dimension; 0 if the variance is 0."""
     x, y = x - x.mean(dim, keepdim=True), y - y.mean(dim, keepdim=True)
     return (x * y).sum(dim) / (x.norm(dim=dim) * y.norm(dim=dim) + 1e-8)
 
@@ -54,13 +54,13 @@ def _correlation(x: Tensor, y: Tensor, dim: int) -> Tensor:
 class DIST(LogitLoss):
     """Knowledge distillation from a stronger teacher (https://arxiv.org/abs/2205.10536); see `dist_loss`.
 
-    The authors use weight 2 on CIFAR-100, with temperature 4, and 1 for cross-entropy. A student with all logits equal,
-    e.g. from a classifier that starts at zero, has no correlation and a gradient some 10^8 times too large.
+    On CIFAR-100 the authors weigh this loss by 2 and cross-entropy by 1, with temperature 4. If the student's logits
+    are all equal, e.g. with a zero-initialized classifier, the gradient is about 10^8 times too large.
 
     Args:
-        beta: Weight of the relation between classes.
-        gamma: Weight of the relation within a class.
-        temperature: Divides both logits.
+        beta: Weight of the correlation over classes.
+        gamma: Weight of the correlation over the batch.
+        temperature: Divisor of both logits.
 
     Raises:
         InputError: If ``temperature`` is not positive or a weight is negative.
@@ -77,7 +77,7 @@ class DIST(LogitLoss):
         self.temperature = temperature
 
     def build(self, teacher_logits: Tensor) -> None:
-        """Say that two classes have nothing to correlate, and refuse to go without the relation over the batch."""
+        """Warn that the term over classes is useless for two classes; raise an error if the other term has weight 0."""
         if teacher_logits.shape[1] > 2 or self.beta == 0:
             return
         reason = f"beta={self.beta} weighs a correlation over classes, which is always 1 or -1 for two classes"
@@ -86,5 +86,5 @@ class DIST(LogitLoss):
         warnings.warn(f"{reason} and teaches nothing: only gamma={self.gamma} counts", stacklevel=2)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses, shape ``(N,)``; the labels are not looked at."""
+        """Return losses, shape ``(N,)``; the labels are not used."""
         return dist_loss(student_logits, teacher_logits, beta=self.beta, gamma=self.gamma, temperature=self.temperature)

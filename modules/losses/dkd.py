@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation: separate weights for the true class and for the other classes."""
+"""Decoupled knowledge distillation: separate weights for the true class and the other classes."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ def dkd_loss(
     beta: float = 8.0,
     temperature: float = 4.0,
 ) -> Tensor:
-    """T² (alpha TCKD + beta NCKD) (https://arxiv.org/abs/2203.08679).
+    """Compute ``T² (alpha · TCKD + beta · NCKD)`` (https://arxiv.org/abs/2203.08679).
 
-    TCKD is the divergence of (true class, all others), NCKD that among the others; ``kd_loss`` is TCKD plus NCKD times
-    the teacher's probability of the others. All is computed in log-space, so that a confident teacher gives no
-    infinity. A class to which the teacher gives the logit -inf adds nothing. NCKD is 0 if that is so of all others, and
-    for two classes.
+    TCKD is KL(teacher ‖ student) between the two outcomes "true class" and "any other class". NCKD is KL(teacher ‖
+    student) between the other classes, renormalized without the true class. `kd_loss` is T² (TCKD + (1 - p_y) NCKD),
+    where p_y is the teacher's softened probability of the true class.
+
+    The computation is in log-space, so it stays finite for a confident teacher. A class with teacher logit -inf adds
+    nothing. NCKD is 0 for two classes, and if all other classes have teacher logit -inf.
 
     Args:
         student_logits: Shape ``(N, C)``.
         teacher_logits: Shape ``(N, C)``.
         labels: Class indices, shape ``(N,)``.
         alpha: Weight of TCKD.
-        beta: Weight of NCKD. On CIFAR-100 the paper takes 2, 6 or 8 as the pair of networks asks for.
-        temperature: T, by which both logits are divided.
+        beta: Weight of NCKD. On CIFAR-100 the paper uses 2, 6 or 8, depending on the pair of networks.
+        temperature: T, the divisor of both logits.
 
     Returns:
         Losses in nats, shape ``(N,)``.
@@ -54,27 +56,27 @@ def dkd_loss(
 
 
 def _decoupled(logits: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logarithms of the true class's probability, of all others' together, and of each other's among them.
+    """Return log-probabilities of the true class, of all others together, and of every other class among the others.
 
-    The last has -inf for the true class, which is none of them.
+    The last tensor has -inf at the true class.
     """
     log = F.log_softmax(logits, 1)
     wrong = log.masked_fill(true, -torch.inf)
     others = wrong.logsumexp(1)
-    lowest = torch.finfo(others.dtype).min  # -inf - -inf would be no number
+    lowest = torch.finfo(others.dtype).min  # -inf - -inf is NaN
     return log.masked_fill(~true, 0).sum(1), others, wrong - others.clamp(min=lowest).unsqueeze(1)
 
 
 class DKD(LogitLoss):
     """Decoupled knowledge distillation (https://arxiv.org/abs/2203.08679); see `dkd_loss`.
 
-    The paper weighs it by 1, rising over the first 20 of 240 epochs, and cross-entropy by 1. It needs to know the
+    The paper weighs this loss by 1, rising over the first 20 of 240 epochs, and cross-entropy by 1. The loss needs the
     true class, so Mixup and CutMix are refused.
 
     Args:
-        alpha: Weight of the term on the true class (TCKD).
-        beta: Weight of the term on the other classes (NCKD).
-        temperature: Divides both logits.
+        alpha: Weight of the term for the true class (TCKD).
+        beta: Weight of the term for the other classes (NCKD).
+        temperature: Divisor of both logits.
 
     Raises:
         InputError: If ``temperature`` is not positive or a weight is negative.
@@ -93,7 +95,7 @@ class DKD(LogitLoss):
         self.temperature = temperature
 
     def build(self, teacher_logits: Tensor) -> None:
-        """Say that for two classes only one of the two terms is left, and refuse to go without that one."""
+        """Warn that NCKD is 0 for two classes; raise an error if TCKD has weight 0."""
         if teacher_logits.shape[1] > 2 or self.beta == 0:
             return
         reason = f"beta={self.beta} weighs NCKD, which is 0 for two classes as there is one other class"
@@ -102,7 +104,7 @@ class DKD(LogitLoss):
         warnings.warn(f"{reason}: this is KD times alpha={self.alpha}", stacklevel=2)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         return dkd_loss(
             student_logits,
             teacher_logits,

@@ -1,4 +1,4 @@
-"""FitNet: a small regressor maps a layer of the student to a layer of the teacher."""
+"""FitNet: match a layer of the teacher with a layer of the student and a small regressor."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ._logits import full_precision
 
 
 def fitnet_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Mean squared difference of two feature maps (https://arxiv.org/abs/1412.6550).
+    """Compute ``mean((s - t)²)`` of two feature maps s and t (https://arxiv.org/abs/1412.6550).
 
     Args:
-        student_features: Shape ``(N, c, h, w)``.
-        teacher_features: The same shape.
+        student_features: Map s, shape ``(N, c, h, w)``.
+        teacher_features: Map t, of the same shape.
 
     Returns:
         Losses, shape ``(N,)``.
@@ -35,9 +35,9 @@ def fitnet_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
 
 class FitNet(FeatureLoss):
-    """FitNet's hints, in one stage (https://arxiv.org/abs/1412.6550); see `fitnet_loss`.
+    """FitNet's hints, trained in one stage (https://arxiv.org/abs/1412.6550); see `fitnet_loss`.
 
-    The benchmarks use weight 100, and 1 for cross-entropy, with the middle one of three stages. A regressor
+    The benchmarks weigh this loss by 100 and cross-entropy by 1, with the second of three stages. The regressor
     (convolution, batch norm and ReLU) is trained with the student and is part of its checkpoints.
 
     Args:
@@ -45,8 +45,8 @@ class FitNet(FeatureLoss):
         teacher_layers: Names of the teacher's layers, one for each of the student's.
 
     Raises:
-        InputError: If the layers differ in number, or a feature map of the student is smaller than the teacher's and
-            not half as large.
+        InputError: If the layers differ in number, or the student's feature map is neither the teacher's size, nor
+            larger, nor exactly half.
     """
 
     kd_weight = 100.0
@@ -56,12 +56,12 @@ class FitNet(FeatureLoss):
         self.regressors = nn.ModuleList()
 
     def build(self, student_shapes: Sequence[tuple[int, ...]], teacher_shapes: Sequence[tuple[int, ...]]) -> None:
-        """Make a regressor for each pair of layers."""
+        """Build a regressor for every pair of layers."""
         super().build(student_shapes, teacher_shapes)
         self.regressors = nn.ModuleList(map(_regressor, student_shapes, teacher_shapes))
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-        """Losses, shape ``(N,)``, summed over layers."""
+        """Return losses, shape ``(N,)``, summed over layers."""
         pairs = zip(self.regressors, student_features, teacher_features, strict=True)
         return torch.stack([fitnet_loss(regress(student), teacher) for regress, student, teacher in pairs]).sum(0)
 

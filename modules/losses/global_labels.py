@@ -1,4 +1,4 @@
-"""Fusing a sample's teacher probabilities with their mean over its class."""
+"""Fusion of a sample's teacher probabilities with their mean over the class."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .ats import ats_probabilities
 
 
 def class_means(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Mean of the teacher's probabilities per class.
+    """Compute the mean of the teacher's probabilities over the samples of every class.
 
     Args:
         probabilities: Shape ``(N, C)``.
         labels: Class indices, shape ``(N,)``.
 
     Returns:
-        Shape ``(C, C)``; the row of a class without samples is its one-hot vector.
+        Shape ``(C, C)``; for a class without samples the row is its one-hot vector.
     """
     classes = probabilities.shape[1]
     counts = labels.bincount(minlength=classes).unsqueeze(1)
@@ -32,15 +32,15 @@ def class_means(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def fuse_global_labels(probabilities: Tensor, labels: Tensor, means: Tensor, *, ratio: float) -> Tensor:
-    """(1 - ratio) times a sample's probabilities plus ratio times the mean of its class.
+    """Compute ``(1 - ratio) · p + ratio · m_y`` with a sample's probabilities p and the mean m_y of its class y.
 
-    Our reading of "fusing global information" in https://arxiv.org/abs/2405.13078. Only its abstract was at hand; that
-    there is such a blend is not certain.
+    This is our reading of "fusing global information" in https://arxiv.org/abs/2405.13078. Only the abstract was
+    available, so the paper's method may differ.
 
     Args:
-        probabilities: The teacher's, by any temperature, shape ``(N, C)``.
-        labels: Class indices, shape ``(N,)``.
-        means: Mean probabilities per class, shape ``(C, C)``, as `class_means` gives them for the training images.
+        probabilities: The teacher's probabilities p, at any temperature, shape ``(N, C)``.
+        labels: Class indices y, shape ``(N,)``.
+        means: Mean probabilities m of every class, shape ``(C, C)``, from `class_means` on the training images.
         ratio: Share of the mean, in [0, 1].
 
     Returns:
@@ -50,20 +50,21 @@ def fuse_global_labels(probabilities: Tensor, labels: Tensor, means: Tensor, *, 
 
 
 class GlobalLabels(LogitLoss):
-    """`ATS` with labels fused with the labels of their class, after https://arxiv.org/abs/2405.13078.
+    """ATS with teacher probabilities fused with their class means, after https://arxiv.org/abs/2405.13078.
 
-    Our reading of the paper; see `fuse_global_labels`. Like `ATS` it refuses Mixup and CutMix.
+    This is our reading of the paper; see `fuse_global_labels`. The loss is as in `ats_loss`. Mixup and CutMix are
+    refused.
 
     Args:
-        logits: File of the teacher's logits on the training images, written by ``recipes temperatures``.
-        ratio: Share of the class's mean (ours; the paper's is not known to us).
-        tau_true: The teacher's temperature of the true class.
-        tau_wrong: The teacher's temperature of all other classes; the same value for both is one for all.
+        logits: File with the teacher's logits on the training images, written by ``recipes temperatures``.
+        ratio: Share of the class mean. The default is ours; the paper's value is unknown to us.
+        tau_true: Teacher temperature of the true class.
+        tau_wrong: Teacher temperature of all other classes. Equal values for both give ordinary temperature scaling.
         tau_student: Temperature of the student.
 
     Raises:
-        InputError: If the file is missing or of another kind, ``ratio`` lies outside [0, 1], or a temperature is not
-            positive.
+        InputError: If the file is missing or holds no logits and labels, ``ratio`` lies outside [0, 1], or a
+            temperature is not positive.
     """
 
     ce_weight = kd_weight = 0.5
@@ -97,7 +98,7 @@ class GlobalLabels(LogitLoss):
         self.register_buffer("means", class_means(probabilities, labels), persistent=False)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         same_classes(student_logits, teacher_logits)
         probabilities = ats_probabilities(teacher_logits, labels, tau_true=self.tau_true, tau_wrong=self.tau_wrong)
         same_classes(probabilities[:1], self.means[:1])

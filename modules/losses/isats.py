@@ -1,4 +1,4 @@
-"""Instance-specific asymmetric temperature scaling: the wrong classes' temperature is chosen for each sample."""
+"""Instance-specific asymmetric temperature scaling: the wrong classes' temperature is chosen per sample."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ from .wrong_classes import wrong_class_variance
 def isats_probabilities(
     teacher_logits: Tensor, labels: Tensor, *, tau_true: float, tau_wrong_grid: Sequence[float]
 ) -> Tensor:
-    """`ats_probabilities` with, for each sample, the wrong classes' temperature of the greatest wrong-class variance.
+    """Compute `ats_probabilities` with the wrong-class temperature that maximizes each sample's wrong-class variance.
 
-    This is our reading of https://arxiv.org/abs/2405.13078. Only its abstract was at hand: "instance-specific"
-    and "maximise the variance" are the paper's, the grid and the guard are ours. Without a guard the variance is
-    greatest where one wrong class takes everything, so only temperatures that leave the true class in the lead are
-    considered. Where there are none, as for a sample the teacher gets wrong, the temperature is taken that gives the
-    true class most.
+    This is our reading of https://arxiv.org/abs/2405.13078; only the abstract was available. "Instance-specific" and
+    "maximise the variance" are the paper's, the grid and the guard are ours. Without a guard, the variance is largest
+    if one wrong class gets all probability. Only temperatures at which the true class leads are therefore considered.
+    If the true class leads at no temperature, the one that gives it the highest probability is used.
 
     Args:
         teacher_logits: Shape ``(N, C)``.
         labels: Class indices, shape ``(N,)``.
         tau_true: Temperature of the true class.
-        tau_wrong_grid: Temperatures to choose from for all other classes, G of them. The least of them matters most.
+        tau_wrong_grid: Candidate temperatures for all other classes, G of them. The smallest one matters most.
 
     Returns:
-        Probabilities, shape ``(N, C)``; rows sum to 1. A tensor of shape ``(N, G, C)`` is made on the way.
+        Probabilities, shape ``(N, C)``; rows sum to 1. A temporary tensor has shape ``(N, G, C)``.
 
     Raises:
         ValueError: If ``labels`` is not of shape ``(N,)``.
@@ -45,7 +44,7 @@ def isats_probabilities(
     variance = wrong_class_variance(probabilities.flatten(0, 1), labels.repeat_interleave(temperatures))
     of_true = (probabilities * true).sum(2)
     leads = of_true >= probabilities.masked_fill(true, 0).amax(2)
-    # Variances are at least 0, so any temperature that keeps the lead comes before all that do not.
+    # Variances are at least 0 and `of_true - 2` is negative, so temperatures at which the true class leads win.
     best = torch.where(leads, variance.view(samples, temperatures), of_true - 2).argmax(1)
     return probabilities[torch.arange(len(best), device=best.device), best]
 
@@ -53,12 +52,12 @@ def isats_probabilities(
 class ISATS(LogitLoss):
     """Instance-specific ATS, after https://arxiv.org/abs/2405.13078; see `isats_probabilities`.
 
-    A cross-entropy like `ats_loss`, and like it refuses Mixup and CutMix.
+    The loss is the cross-entropy of `ats_loss`, with these probabilities. Mixup and CutMix are refused.
 
     Args:
-        tau_true: The teacher's temperature of the true class.
-        tau_wrong_grid: Temperatures that the one of all other classes is chosen from, for each sample. None is 1 to
-            ``tau_true`` in steps of a half (ours; the paper's is not known to us).
+        tau_true: Teacher temperature of the true class.
+        tau_wrong_grid: Candidates for the teacher temperature of all other classes, chosen per sample. None is 1 to
+            ``tau_true`` in steps of 0.5. The default is ours; the paper's grid is unknown to us.
         tau_student: Temperature of the student.
 
     Raises:
@@ -85,7 +84,7 @@ class ISATS(LogitLoss):
         self.tau_student = tau_student
 
     def build(self, teacher_logits: Tensor) -> None:
-        """Refuse two classes, which leave no variance to choose a temperature by."""
+        """Raise an error for two classes, because one wrong class has no variance."""
         if teacher_logits.shape[1] < 3:
             raise InputError(
                 "ISATS chooses temperatures by the variance of the wrong classes, and of two classes only one is wrong:"
@@ -93,7 +92,7 @@ class ISATS(LogitLoss):
             )
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         same_classes(student_logits, teacher_logits)
         probabilities = isats_probabilities(
             teacher_logits, labels, tau_true=self.tau_true, tau_wrong_grid=self.tau_wrong_grid

@@ -1,4 +1,4 @@
-"""Knowledge distillation: the student matches the teacher's softened probabilities."""
+"""Knowledge distillation: match the student's softened probabilities with the teacher's."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from ._logits import LogitLoss, divergence, full_precision, same_classes
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
-    """T² times the divergence KL(teacher ‖ student) of the softened probabilities (https://arxiv.org/abs/1503.02531).
+    """Compute ``T² KL(softmax(t / T) ‖ softmax(s / T))`` (https://arxiv.org/abs/1503.02531).
 
-    The factor T² keeps the size of the gradient; as T grows the loss tends to the squared distance of the centred
-    logits over 2C. A class to which the teacher gives the logit -inf adds nothing.
+    t are the teacher's logits and s the student's. The factor T² keeps the gradient's size. As T grows, the loss tends
+    to the squared distance of the centered logits divided by 2C. A class with teacher logit -inf adds nothing.
 
     Args:
-        student_logits: Shape ``(N, C)``.
-        teacher_logits: Shape ``(N, C)``.
-        temperature: T, by which both logits are divided. The default comes from the CIFAR-100 benchmarks
-            (https://arxiv.org/abs/1910.10699).
+        student_logits: Logits s, shape ``(N, C)``.
+        teacher_logits: Logits t, shape ``(N, C)``.
+        temperature: T. The default is the CIFAR-100 benchmarks' (https://arxiv.org/abs/1910.10699).
 
     Returns:
         Losses in nats, shape ``(N,)``.
@@ -40,10 +39,10 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
 class KD(LogitLoss):
     """Knowledge distillation (https://arxiv.org/abs/1503.02531); see `kd_loss`.
 
-    The benchmarks use weight 0.9, and 0.1 for cross-entropy.
+    The benchmarks weigh this loss by 0.9 and cross-entropy by 0.1.
 
     Args:
-        temperature: Divides both logits.
+        temperature: Divisor of both logits.
 
     Raises:
         InputError: If ``temperature`` is not positive.
@@ -58,5 +57,5 @@ class KD(LogitLoss):
         self.temperature = temperature
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses, shape ``(N,)``; the labels are not looked at."""
+        """Return losses, shape ``(N,)``; the labels are not used."""
         return kd_loss(student_logits, teacher_logits, temperature=self.temperature)

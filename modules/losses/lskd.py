@@ -10,13 +10,15 @@ from .kd import KD
 
 
 def standardize_logits(logits: Tensor) -> Tensor:
-    """Logits of each sample with mean 0 and (unbiased) standard deviation 1 (https://arxiv.org/abs/2403.01427).
+    """Compute ``(z - mean(z)) / std(z)`` over the classes of each sample (https://arxiv.org/abs/2403.01427).
+
+    The standard deviation is the unbiased one.
 
     Args:
-        logits: Shape ``(N, C)``.
+        logits: Logits z, shape ``(N, C)``.
 
     Returns:
-        Shape ``(N, C)``; zeros where all logits are equal.
+        Shape ``(N, C)``; zeros if all logits of a sample are equal.
 
     Examples:
         >>> standardize_logits(torch.tensor([[1.0, 2.0, 3.0]]))
@@ -29,12 +31,12 @@ def standardize_logits(logits: Tensor) -> Tensor:
 class LSKD(LogitLoss):
     """Logit standardization in knowledge distillation (https://arxiv.org/abs/2403.01427); see `standardize_logits`.
 
-    The student then need not match the size of the teacher's logits. The paper weighs it by 9 and cross-entropy by 0.1.
-    A student with all logits equal, e.g. from a classifier that starts at zero, has no standard deviation and a
-    gradient some 10^7 times too large.
+    The student then need not match the size of the teacher's logits. The paper weighs this loss by 9 and cross-entropy
+    by 0.1. If the student's logits are all equal, e.g. with a zero-initialized classifier, the gradient is about 10^7
+    times too large.
 
     Args:
-        loss: Loss of the standardized logits; None is `KD` with temperature 2, the paper's.
+        loss: Loss of the standardized logits; None is `KD` with temperature 2, as in the paper.
 
     Raises:
         InputError: When the recipe is built, if there are two classes or the teacher gives an infinite logit.
@@ -49,7 +51,7 @@ class LSKD(LogitLoss):
         self.ce_weight, self.kd_warmup = self.loss.ce_weight, self.loss.kd_warmup
 
     def build(self, teacher_logits: Tensor) -> None:
-        """Refuse two classes, as their standardized logits are constant, and logits without a mean."""
+        """Raise an error for two classes, because their standardized logits are constant, and for infinite logits."""
         if teacher_logits.shape[1] < 3:
             raise InputError(
                 "LSKD teaches nothing for two classes, whose standardized logits are always 0.71 and -0.71: give it"
@@ -63,5 +65,5 @@ class LSKD(LogitLoss):
         self.loss.build(standardize_logits(teacher_logits))
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         return self.loss(standardize_logits(student_logits), standardize_logits(teacher_logits), labels)

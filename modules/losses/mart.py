@@ -1,4 +1,4 @@
-"""MART: misclassified images weigh more in adversarial training."""
+"""MART: give misclassified images more weight in adversarial training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .kd import kd_loss
 def mart_loss(attacked_logits: Tensor, natural_logits: Tensor, labels: Tensor, *, beta: float = 6.0) -> Tensor:
     """Compute the loss of MART (https://openreview.net/forum?id=rklOg6EFwS).
 
-    ``-log q_y - log(1.0001 - max_{k≠y} q_k) + beta · (1 - p_y) · KL(p ‖ q)``, where p and q are the probabilities of
+    ``-log q_y - log(1.0001 - max_{k≠y} q_k) + beta · (1 - p_y) · KL(p ‖ q)``. Here p and q are the probabilities for
     the natural and the attacked image, and y is the label. Gradients flow through both images.
 
     Args:
@@ -55,7 +55,7 @@ def mart_terms(attacked_logits: Tensor, natural_logits: Tensor, labels: Tensor) 
     attacked, natural = full_precision(attacked_logits, natural_logits)
     label = labels.unsqueeze(1)
     wrong = attacked.softmax(1).scatter(1, label, -1.0).amax(1)
-    # 1.0001 and not 1, as in the authors' code: the term is at most log(10,000), and its gradient is finite.
+    # 1.0001 instead of 1, as in the authors' code: the term is at most log(10,000), and its gradient is finite.
     margin = -torch.log(1.0001 - wrong)
     doubt = 1 - natural.softmax(1).gather(1, label).squeeze(1)
     return margin, doubt * kd_loss(attacked, natural, temperature=1.0)

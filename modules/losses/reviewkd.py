@@ -1,4 +1,4 @@
-"""ReviewKD: a stage of the teacher teaches this stage of the student together with all later ones."""
+"""ReviewKD: match each teacher stage with a fusion of the same student stage and all later ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._logits import full_precision
 def pyramid_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     """Compute the mean squared difference of two maps, and of both averaged to 4x4, 2x2 and 1x1 pixels.
 
-    The loss is sum_l w_l MSE_l / sum_l w_l with the weights 1, 1/2, 1/4, 1/8; sizes that are not smaller than the map
+    The loss is sum_l w_l MSE_l / sum_l w_l with the weights 1, 1/2, 1/4, 1/8. Sizes that are not smaller than the map
     are left out. This is the hierarchical context loss of https://arxiv.org/abs/2104.09044.
 
     Args:
@@ -41,19 +41,20 @@ def pyramid_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 class ReviewKD(FeatureLoss):
     """Knowledge review (https://arxiv.org/abs/2104.09044).
 
-    From the last layer to the first, the student's features are fused with the fusion of all later ones, by weights
-    that a small attention module gives each pixel. Each fusion, brought to the teacher's channels, is compared with
-    the teacher's layer by `pyramid_loss`. The fusion modules are trained with the student and are part of its
-    checkpoints. The mdistiller benchmarks weigh it by 5 and cross-entropy by 1, rising over the first 20 epochs.
+    From the last layer to the first, the student's features are fused with the fusion of all later layers. A small
+    attention module gives the two weights per pixel. A convolution maps each fusion to the teacher's channels, and
+    `pyramid_loss` compares it with the teacher's layer. The fusion modules are trained with the student and are part of
+    its checkpoints. The mdistiller benchmarks weigh this loss by 5, rising over the first 20 epochs, and cross-entropy
+    by 1.
 
     Args:
         student_layers: Names of the student's layers from the first to the last, as in ``network.named_modules()``:
             the stages, and the pooled features as a map of one pixel, e.g. ``[blocks.2, blocks.5, blocks.8, pool]``.
-        teacher_layers: Names of the teacher's layers, one for each of the student's. The authors take features before
-            the ReLU, for our ResNets ``blocks.8.act:input``.
+        teacher_layers: Names of the teacher's layers, one for each of the student's. The authors use features before
+            the ReLU; for our ResNets this is ``blocks.8.act:input``.
 
     Raises:
-        InputError: If there are no layers, or not as many of one network as of the other, or a map is not square.
+        InputError: If there are no layers, the two networks' layers differ in number, or a map is not square.
     """
 
     kd_weight = 5.0
@@ -66,7 +67,7 @@ class ReviewKD(FeatureLoss):
         self.fusions = nn.ModuleList()
 
     def build(self, student_shapes: Sequence[tuple[int, ...]], teacher_shapes: Sequence[tuple[int, ...]]) -> None:
-        """Make a fusion for each pair of layers."""
+        """Build a fusion module for every pair of layers."""
         super().build(student_shapes, teacher_shapes)
         students, teachers = ([(*shape, 1, 1)[:3] for shape in shapes] for shapes in (student_shapes, teacher_shapes))
         middle = min(512, students[-1][0])
@@ -79,7 +80,7 @@ class ReviewKD(FeatureLoss):
             self.fusions.append(_Fusion(student[0], middle, teacher[0], size=teacher[1], fuses=not last))
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-        """Losses, shape ``(N,)``, summed over layers."""
+        """Return losses, shape ``(N,)``, summed over layers."""
         losses = []
         later: Tensor | None = None
         triples = list(zip(self.fusions, student_features, teacher_features, strict=True))
@@ -90,7 +91,7 @@ class ReviewKD(FeatureLoss):
 
 
 class _Fusion(nn.Module):
-    """Fuses a layer with the fusion of later ones, and brings the result to the teacher's shape."""
+    """Module that fuses a layer with the fusion of later layers and maps the result to the teacher's shape."""
 
     def __init__(self, inputs: int, middle: int, outputs: int, *, size: int, fuses: bool) -> None:
         super().__init__()

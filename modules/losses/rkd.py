@@ -1,4 +1,4 @@
-"""Relational knowledge distillation: distances and angles between images are the teacher's."""
+"""Relational knowledge distillation: match distances and angles between images with the teacher's."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def rkd_loss(
 ) -> Tensor:
     """Compute the Huber losses of distances between images, and of angles at an image between two others.
 
-    The loss of image i is ``distance_weight`` mean_j h(d_ij) + ``angle_weight`` mean_jk h(cos_ijk). Here h is the Huber
-    loss of the difference between student and teacher, d_ij a distance divided by the mean distance of the batch, and
+    The loss of image i is ``distance_weight`` mean_j h(d_ij) + ``angle_weight`` mean_jk h(cos_ijk). h is the Huber loss
+    of the difference between student and teacher. d_ij is a distance divided by the mean distance of the batch, and
     cos_ijk the cosine of the angle at i between j and k. Paper: https://arxiv.org/abs/1904.05068. The mean over images
-    is the benchmarks' loss; it depends on the batch size, and is 0 for one image.
+    is the benchmarks' loss. It depends on the batch size and is 0 for one image.
 
     Args:
-        student_features: Shape ``(N, ...)``. Tensors of shape ``(N, N, d)`` and ``(N, N, N)`` are made on the way.
-        teacher_features: Shape ``(N, ...)``; all but N may differ.
-        distance_weight: Weight of the distances. This default and the next are the benchmarks'
+        student_features: Shape ``(N, ...)``. Temporary tensors have shapes ``(N, N, d)`` and ``(N, N, N)``.
+        teacher_features: Shape ``(N, ...)``; only N must be equal.
+        distance_weight: Weight of the distances. The defaults of both weights are the benchmarks'
             (https://arxiv.org/abs/1910.10699).
         angle_weight: Weight of the angles.
 
@@ -40,17 +40,17 @@ def rkd_loss(
 
 
 def _distances(rows: Tensor) -> Tensor:
-    """Distances ``(N, N)`` divided by their mean over pairs."""
+    """Return distances ``(N, N)`` divided by their mean over pairs."""
     squares = rows.square().sum(1)
     squared = squares.unsqueeze(1) + squares.unsqueeze(0) - 2 * products(rows, rows.T)
     same = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    # The least value keeps the gradient finite where two images have the same features.
+    # The clamp keeps the gradient finite if two images have the same features.
     distances = squared.clamp(min=1e-12).sqrt().masked_fill(same, 0)
     return distances / (distances.sum() / max(1, len(rows) * (len(rows) - 1))).clamp(min=1e-12)
 
 
 def _angles(rows: Tensor) -> Tensor:
-    """Cosines ``(N, N, N)``: at image i between the directions to j and to k; 0 where there is no direction."""
+    """Return cosines ``(N, N, N)`` at image i between the directions to j and to k; 0 if two features are equal."""
     directions = F.normalize(rows.unsqueeze(0) - rows.unsqueeze(1), dim=2)
     return products(directions, directions.transpose(1, 2))
 
@@ -58,8 +58,8 @@ def _angles(rows: Tensor) -> Tensor:
 class RKD(FeatureLoss):
     """Relational knowledge distillation (https://arxiv.org/abs/1904.05068); see `rkd_loss`.
 
-    The benchmarks weigh it by 1 and cross-entropy by 1, with the pooled features. Under DDP each process compares the
-    images in its batch.
+    The benchmarks weigh this loss by 1 and cross-entropy by 1, with the pooled features. Under DDP each process
+    compares the images of its batch.
 
     Args:
         student_layers: Name of the student's layer, as in ``network.named_modules()``: ``[pool]`` for our networks,
@@ -69,8 +69,8 @@ class RKD(FeatureLoss):
         angle_weight: Weight of the angles.
 
     Raises:
-        InputError: If there are no layers, or not as many of one network as of the other, or a weight is negative or
-            both are 0.
+        InputError: If there are no layers, the two networks' layers differ in number, a weight is negative or both are
+            0.
     """
 
     needs_maps = False
@@ -91,7 +91,7 @@ class RKD(FeatureLoss):
         self.angle_weight = angle_weight
 
     def forward(self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-        """Losses, shape ``(N,)``, summed over layers."""
+        """Return losses, shape ``(N,)``, summed over layers."""
         weights = {"distance_weight": self.distance_weight, "angle_weight": self.angle_weight}
         pairs = zip(student_features, teacher_features, strict=True)
         return torch.stack([rkd_loss(student, teacher, **weights) for student, teacher in pairs]).sum(0)

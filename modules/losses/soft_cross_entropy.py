@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def soft_cross_entropy(logits: Tensor, probabilities: Tensor) -> Tensor:
-    """Cross-entropy of each sample against a distribution over classes.
+    """Compute ``-Σ_c q_c log softmax(z)_c`` of logits z against class probabilities q.
 
     Args:
-        logits: Shape ``(N, C)``.
-        probabilities: Target distribution, shape ``(N, C)``; rows sum to 1.
+        logits: Logits z, shape ``(N, C)``.
+        probabilities: Target distribution q, shape ``(N, C)``; rows sum to 1.
 
     Returns:
         Losses in nats, shape ``(N,)``.

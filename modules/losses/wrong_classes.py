@@ -8,7 +8,7 @@ from ._logits import is_label
 
 
 def derived_average(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Mean probability of the wrong classes, (1 - p(label)) / (C - 1) (https://arxiv.org/abs/2210.04427).
+    """Compute the mean probability of the wrong classes, (1 - p(label)) / (C - 1) (https://arxiv.org/abs/2210.04427).
 
     Args:
         probabilities: Shape ``(N, C)``.
@@ -21,9 +21,10 @@ def derived_average(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def wrong_class_variance(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Variance (population) of the probabilities of the wrong classes, the paper's derived variance.
+    """Compute the population variance of the wrong classes' probabilities, the paper's derived variance.
 
-    A teacher distils well if it tells the wrong classes apart (https://arxiv.org/abs/2210.04427).
+    A larger variance means that the teacher distinguishes the wrong classes, which helps distillation
+    (https://arxiv.org/abs/2210.04427).
 
     Args:
         probabilities: Shape ``(N, C)``.

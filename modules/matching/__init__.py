@@ -1,4 +1,4 @@
-"""Matching losses for dataset distillation: pure functions, and small classes that a recipe uses."""
+"""Matching losses for dataset distillation: pure functions, and small classes used by recipes."""
 
 from ..losses.attention_transfer import attention_maps
 from ._base import ClassBatch, Matching

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ClassBatch:
-    """Images of several classes, one class after the other.
+    """Images of several classes, sorted by class.
 
     Attributes:
         images: Normalized, shape ``(N, C, H, W)``.
-        labels: Class indices, shape ``(N,)``, equal ones side by side.
-        counts: Images per class, in that order, known without asking the device.
+        labels: Class indices, shape ``(N,)``, grouped by class.
+        counts: Number of images per class, in the same order, known on the host.
     """
 
     images: Tensor
@@ -26,61 +26,61 @@ class ClassBatch:
 
 
 class Matching(ABC):
-    """Compares synthetic with real images in a network that was not trained for it."""
+    """Base class of losses that compare synthetic with real images in a network not trained for this comparison."""
 
     network_steps: int = 1
-    """Steps that a network serves before a fresh one takes its place."""
+    """Number of steps before the network is replaced by a new one."""
 
     mixes_classes: bool = False
-    """Whether the loss of a class depends on the images of other classes, once attached to a network."""
+    """True if the loss of a class depends on images of other classes; set by `attach`."""
 
     @abstractmethod
     def attach(self, network: nn.Module, *, images_per_class: int) -> None:
-        """Look at the network that all steps will use, its weights apart, before the first.
+        """Adapt to the architecture of the network before the first step; its weights may change later.
 
         Args:
-            network: With timm's ``forward_features`` and ``forward_head``.
-            images_per_class: Synthetic images per class.
+            network: Network with timm's ``forward_features`` and ``forward_head``.
+            images_per_class: Number of synthetic images per class.
 
         Raises:
-            InputError: If the network does not go with this loss.
+            InputError: If the network does not fit this loss.
         """
 
     @abstractmethod
     def terms(self, network: nn.Module, real: ClassBatch, synthetic: ClassBatch, num_classes: int) -> dict[str, Tensor]:
-        """The loss of a step in parts, by name, each a sum over classes; their sum is minimised.
+        """Return the named terms of a step's loss, each a sum over classes; the sum of the terms is minimized.
 
         Args:
             network: The network of this step.
             real: Real images.
-            synthetic: Synthetic images of the same classes; gradients go to these.
-            num_classes: Number of classes C, whether or not they are all in the batch.
+            synthetic: Synthetic images of the same classes; they receive the gradients.
+            num_classes: Total number of classes C; the batch may hold fewer.
         """
 
     def train_network(
         self, network: nn.Module, images: Tensor, labels: Tensor, *, augment: Callable[[Tensor, int], Tensor], seed: int
     ) -> None:
-        """Take the network on to the next of its ``network_steps``; called between two of them.
+        """Train the network between two of its ``network_steps``.
 
         Args:
             network: The network, changed in place.
             images: All synthetic images, shape ``(N, C, H, W)``.
-            labels: Their classes, shape ``(N,)``.
-            augment: Called with a batch and its number since the beginning of this call; augments as in evaluation.
-            seed: Of the order of the images.
+            labels: Classes of the images, shape ``(N,)``.
+            augment: Function of a batch and its number within this call; augments as in evaluation.
+            seed: Seed of the order of the images.
         """
         raise NotImplementedError(f"{type(self).__name__} needs no trained network")
 
 
 def with_gradients(terms: dict[str, Tensor], images: Tensor, gradients: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Return terms of the same values, from which a backward pass gives the images these gradients of the sum.
+    """Return terms with the same values; a backward pass through their sum gives the images these gradients.
 
-    The gradient of each part of the images can then be taken while only its graph is in memory.
+    The gradient of each part of the images can then be computed while only the graph of this part is in memory.
 
     Args:
-        terms: Parts of the loss, without a graph.
+        terms: Terms of the loss, without a graph.
         images: Shape ``(N, C, H, W)``.
-        gradients: Gradient of the sum of the terms by the images, in pieces along N.
+        gradients: Gradient of the sum of the terms with respect to the images, in pieces along N.
     """
     carrier = (images * torch.cat(list(gradients))).sum()
     first = next(iter(terms))

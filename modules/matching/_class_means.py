@@ -1,4 +1,4 @@
-"""Distances between the means of classes, for classes of any size."""
+"""Distances between class means, for classes of any size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class ClassSums(NamedTuple):
-    """Sums over the members of a class, which add up over parts of a batch.
+    """Sums over the samples of each class; sums of parts of a batch can be added.
 
     Attributes:
         sums: Shape ``(C, D)``.
-        counts: Members per class, shape ``(C,)``.
+        counts: Number of samples per class, shape ``(C,)``.
     """
 
     sums: Tensor
@@ -24,15 +24,15 @@ class ClassSums(NamedTuple):
 
 
 def class_sums(values: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
-    """Sums of values ``(N, D)`` per class."""
+    """Sum values ``(N, D)`` over the samples of every class."""
     sums = values.new_zeros(num_classes, values.shape[1]).index_add(0, labels, values)
-    # `bincount` would make the host wait for the device.
+    # `bincount` makes the host wait for the device.
     counts = values.new_zeros(num_classes).index_add(0, labels, torch.ones_like(labels, dtype=values.dtype))
     return ClassSums(sums, counts)
 
 
 def mean_distance(real: ClassSums, synthetic: ClassSums) -> Tensor:
-    """Squared Euclidean distance between two means of a class, summed over the classes that both have."""
+    """Compute the squared Euclidean distance between two class means, summed over the classes present in both."""
     difference = real.sums / real.counts.clamp(min=1)[:, None] - synthetic.sums / synthetic.counts.clamp(min=1)[:, None]
     shared = (real.counts > 0) & (synthetic.counts > 0)
     return (difference.square().sum(1) * shared).sum()

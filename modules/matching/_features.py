@@ -1,4 +1,4 @@
-"""Shared code of the losses on features: class means of the features of real and synthetic images."""
+"""Base class of the matching losses on class means of features."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ._class_means import ClassSums, class_sums
 
 
 class FeatureMatching(Matching):
-    """Base of the losses on class means of features.
+    """Base class of losses on class means of features.
 
-    Images pass the network in chunks, and the gradient of a chunk's images is taken before the next one passes, so that
-    memory does not grow with the number of images. The loss is a sum over classes with separate means, so this does not
-    change it. With batch norm it would, so all images pass together.
+    Images pass through the network in chunks. The gradient of a chunk is computed before the next chunk, so memory does
+    not grow with the number of images. The loss is a sum over classes, each with separate means, so chunks of whole
+    classes do not change it. With batch norm they would, so all images pass together.
 
     Args:
-        chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 2^14 pixels
-            on a CPU, 16 images of 32x32, where it is fastest as features stay in the cache, and 2^20 elsewhere.
+        chunk_size: Number of images per forward pass; synthetic images are split between classes only. None is 2^14
+            pixels (16 images of 32x32) on a CPU, where features then stay in the cache, and 2^20 pixels elsewhere.
     """
 
     def __init__(self, *, chunk_size: int | None = None) -> None:
@@ -47,7 +47,7 @@ class FeatureMatching(Matching):
 
     @abstractmethod
     def distances(self, real: Sequence[ClassSums], synthetic: Sequence[ClassSums]) -> dict[str, Tensor]:
-        """The terms of the loss, from the `_features` of real and synthetic images."""
+        """Return the terms of the loss from the class sums of real and synthetic images, see `_features`."""
 
     def terms(self, network: nn.Module, real: ClassBatch, synthetic: ClassBatch, num_classes: int) -> dict[str, Tensor]:
         """See `Matching.terms`."""
@@ -65,7 +65,7 @@ class FeatureMatching(Matching):
         return with_gradients(total, images, gradients)
 
     def _class_sums(self, network: nn.Module, batch: ClassBatch, num_classes: int) -> list[ClassSums]:
-        """Class sums of real images, in chunks and without gradients."""
+        """Return class sums of real images, in chunks and without gradients."""
         chunk = len(batch.images) if self.mixes_classes else self._chunk(batch.images)
         with torch.no_grad():
             parts = [
@@ -78,9 +78,9 @@ class FeatureMatching(Matching):
         return total
 
     def _features(self, network: nn.Module, images: Tensor, labels: Tensor, num_classes: int) -> list[ClassSums]:
-        """Class sums of the attention maps of the captured layers, in order, and of the embedding.
+        """Return class sums of the attention maps of the captured layers, in order, and of the embedding.
 
-        The embedding is the flattened input of the classifier; the classifier is left out.
+        The embedding is the flattened input of the classifier.
         """
         if self._capture is not None:
             self._capture.start()
@@ -96,12 +96,12 @@ class FeatureMatching(Matching):
             raise InputError(f"layers must give features (N, C, H, W) but one gives {tuple(features.shape)}")
         if features.requires_grad:
             return attention_maps(features, power=self.power)
-        # Powers are as large as the features: a few images at a time.
+        # Powers take as much memory as the features, so process a few images at a time.
         parts = features.split(self._chunk(features))
         return torch.cat([attention_maps(part, power=self.power) for part in parts])
 
     def _groups(self, batch: ClassBatch) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels of as many whole classes as a chunk holds, at least one."""
+        """Split the batch into groups of whole classes, each at most a chunk or one class."""
         sizes: list[int] = []
         for count in batch.counts:
             if sizes and sizes[-1] + count <= self._chunk(batch.images):
@@ -116,7 +116,7 @@ class FeatureMatching(Matching):
 
 
 def middle_layers(network: nn.Module) -> Sequence[str]:
-    """Names of all ReLUs but the last, or of all ``blocks`` but the last where ReLUs are no modules.
+    """Return the names of all ReLUs except the last, or of all ``blocks`` except the last if there are no ReLU modules.
 
     Raises:
         InputError: If there are neither.

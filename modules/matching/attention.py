@@ -1,4 +1,4 @@
-"""Spatial attention matching: real and synthetic images of a class are looked at in the same places."""
+"""Spatial attention matching: match the mean attention maps of real and synthetic images."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ def attention_matching_loss(
     num_classes: int,
     power: float = 4.0,
 ) -> Tensor:
-    """Squared distance between the mean attention maps of real and synthetic images (https://arxiv.org/abs/2310.00093).
+    """Compute ``Σ_{c,l} ||mean A_l(real_c) - mean A_l(syn_c)||²`` (https://arxiv.org/abs/2310.00093).
 
-    The map of each image is brought to unit length first, and then averaged over its class; squares are summed over
-    pixels, layers and classes.
+    A_l are the `attention_maps` of layer l, each scaled to unit length. The means are over the images of class c.
 
     Args:
         real_features: One tensor ``(N, c, h, w)`` per layer.
-        synthetic_features: One tensor ``(M, c, h, w)`` per layer, the same layers.
+        synthetic_features: One tensor ``(M, c, h, w)`` per layer, for the same layers.
         real_labels: Class indices, shape ``(N,)``.
         synthetic_labels: Class indices, shape ``(M,)``.
-        num_classes: Number of classes. One that real or synthetic images lack counts 0.
-        power: Exponent of the attention maps. 4 is the paper's; the released code uses 1.
+        num_classes: Number of classes. A class without real or without synthetic images adds 0.
+        power: Exponent of the attention maps. The paper uses 4, the released code 1.
 
     Returns:
         A scalar.

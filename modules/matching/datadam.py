@@ -1,4 +1,4 @@
-"""DataDAM: attention maps of the middle layers, and class means of the last."""
+"""DataDAM: match attention maps of the middle layers and class means of the embedding."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from ._class_means import ClassSums, mean_distance
 from ._features import FeatureMatching, middle_layers
 
 PRESETS = {"paper": 4.0, "released_code": 1.0}
-"""The power of the attention maps in the paper's table of settings and in the authors' code."""
+"""Exponent of the attention maps in the paper's table of settings and in the authors' code."""
 
 
 class DataDAM(FeatureMatching):
-    """Dataset distillation by attention matching (https://arxiv.org/abs/2310.00093).
+    """Dataset distillation with attention matching (https://arxiv.org/abs/2310.00093).
 
-    The loss is ``scale * (attention + mmd_weight * mmd)``: `attention_matching_loss` over the layers, and
-    `distribution_matching_loss` on the embedding.
+    The loss is ``scale * (attention + mmd_weight * mmd)``, where attention is `attention_matching_loss` over the layers
+    and mmd is `distribution_matching_loss` on the embedding.
 
     Args:
-        preset: Where the default of ``power`` comes from: the "paper" (4), or the "released_code" (1), with which
-            attention hardly acts. The two also differ in the network's norm, the number of real images and of steps,
-            which are options of the recipe.
-        power: Exponent of the attention maps; None takes the preset's.
+        preset: Source of the default ``power``: "paper" (4) or "released_code" (1). With 1 attention has little effect.
+            The two also differ in the network's norm and the numbers of real images and steps, which are options of the
+            recipe.
+        power: Exponent of the attention maps; None uses the preset's.
         mmd_weight: Weight of the embedding's term, the paper's task balance: 0.01 for 32x32 and 64x64 pixels, 0.02
             for larger images. 0 leaves it out.
-        layers: Names of the layers with matched attention, as in ``network.named_modules()``; None is every ``nn.ReLU``
-            except the last, as published, or every block except the last if ReLUs are not modules.
-        scale: Factor of the whole loss (100, as in the authors' code); the image optimizer's rate refers to it.
-        chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 2^14 pixels on
-            a CPU, 16 images of 32x32, where it is fastest as features stay in the cache, and 2^20 elsewhere. It changes
-            only time and memory; with batch norm, all images pass together.
+        layers: Names of the layers whose attention is matched, as in ``network.named_modules()``. None is every
+            ``nn.ReLU`` except the last, as published, or every block except the last if there are no ReLU modules.
+        scale: Factor of the whole loss (100, as in the authors' code); the learning rate of the images depends on it.
+        chunk_size: Number of images per forward pass; synthetic images are split between classes only. None is 2^14
+            pixels (16 images of 32x32) on a CPU, where features then stay in the cache, and 2^20 pixels elsewhere. It
+            changes only time and memory. With batch norm all images pass together, because its statistics depend on all
+            of them.
 
     Raises:
         InputError: If an argument is out of its range, or the network has no such layers.

@@ -1,4 +1,4 @@
-"""Distribution matching: real and synthetic images of a class have the same mean embedding."""
+"""Distribution matching: match the mean embeddings of real and synthetic images."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def distribution_matching_loss(
     *,
     num_classes: int,
 ) -> Tensor:
-    """Squared distance between the class means of real and synthetic embeddings (https://arxiv.org/abs/2110.04181).
+    """Compute ``Σ_c ||mean e(real_c) - mean e(syn_c)||²`` of embeddings e (https://arxiv.org/abs/2110.04181).
 
-    It is the maximum mean discrepancy with a linear kernel, summed over classes.
+    The means are over the images of class c. This is the maximum mean discrepancy with a linear kernel.
 
     Args:
         real_embeddings: Shape ``(N, D)``.
         synthetic_embeddings: Shape ``(M, D)``.
         real_labels: Class indices, shape ``(N,)``.
         synthetic_labels: Class indices, shape ``(M,)``.
-        num_classes: Number of classes. One that real or synthetic images lack counts 0.
+        num_classes: Number of classes. A class without real or without synthetic images adds 0.
 
     Returns:
         A scalar.
@@ -41,13 +41,14 @@ def distribution_matching_loss(
 
 
 class DistributionMatching(FeatureMatching):
-    """DM (https://arxiv.org/abs/2110.04181): class means of the embedding in fresh random networks.
+    """DM (https://arxiv.org/abs/2110.04181): class means of embeddings in random networks, a new one in each step.
 
     Args:
-        scale: Factor of the loss (1, as published); the image optimizer's rate refers to it.
-        chunk_size: Images that pass the network together; of the synthetic ones, whole classes. None is 2^14 pixels on
-            a CPU, 16 images of 32x32, where it is fastest as features stay in the cache, and 2^20 elsewhere. It changes
-            only time and memory; with batch norm, all images pass together.
+        scale: Factor of the loss (1, as published); the learning rate of the images depends on it.
+        chunk_size: Number of images per forward pass; synthetic images are split between classes only. None is 2^14
+            pixels (16 images of 32x32) on a CPU, where features then stay in the cache, and 2^20 pixels elsewhere. It
+            changes only time and memory. With batch norm all images pass together, because its statistics depend on all
+            of them.
 
     Raises:
         InputError: If an argument is not positive.

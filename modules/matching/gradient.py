@@ -1,4 +1,4 @@
-"""Gradient matching: synthetic images move a network's weights the way real ones do."""
+"""Gradient matching: match the weight gradients of real and synthetic images."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ..core.sampling import Stream, epoch_generator
 from ._base import ClassBatch, Matching, has_batch_statistics, with_gradients
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
-"""The published outer and inner loop by images per class."""
+"""Published outer and inner loop for each number of images per class."""
 
 PER_CLASS = 16
 """Real images per class for the batch-norm statistics, as in the authors' code."""
 
 
 def gradient_matching_loss(real_gradients: Sequence[Tensor], synthetic_gradients: Sequence[Tensor]) -> Tensor:
-    """One minus the cosine of the gradients of each output unit, summed over units and layers.
+    """Compute ``Σ (1 - cos(g_real, g_syn))`` over all output units of all layers (https://arxiv.org/abs/2006.05929).
 
-    Paper: https://arxiv.org/abs/2006.05929. A row holds the weights that lead to one output channel or unit. Vectors,
-    such as biases and the weights of norms, count nothing, as in the authors' code.
+    g is the gradient of the weights that lead to one output channel or unit. Vectors, such as biases and norm weights,
+    are left out, as in the authors' code.
 
     Args:
-        real_gradients: One tensor per parameter; a first dimension of outputs and at least one more.
+        real_gradients: One tensor per parameter; outputs are the first dimension.
         synthetic_gradients: One tensor per parameter, of the same shapes.
 
     Returns:
@@ -38,30 +38,30 @@ def gradient_matching_loss(real_gradients: Sequence[Tensor], synthetic_gradients
     for real, synthetic in zip(real_gradients, synthetic_gradients, strict=True):
         if real.ndim > 1:
             rows = real.flatten(1).float(), synthetic.flatten(1).float()
-            # The authors' constant: a row without gradient, as a ReLU that never fires has, counts 1.
+            # The authors' constant: a row without gradient, e.g. of a dead ReLU, adds 1.
             cosine = (rows[0] * rows[1]).sum(1) / (rows[0].norm(dim=1) * rows[1].norm(dim=1) + 1e-6)
             losses.append((1 - cosine).sum())
     return torch.stack(losses).sum()
 
 
 class GradientMatching(Matching):
-    """DC (https://arxiv.org/abs/2006.05929), and DSA (https://arxiv.org/abs/2102.08259) where the recipe augments.
+    """DC (https://arxiv.org/abs/2006.05929), and DSA (https://arxiv.org/abs/2102.08259) if the recipe augments.
 
-    A network serves ``outer_loop`` steps. Between two of them it is trained for ``inner_loop`` epochs on the synthetic
-    images, so that these fit weights met in training and not only random ones. The distance is summed over classes,
-    with separate gradients.
+    A network is used for ``outer_loop`` steps. Between two steps it is trained for ``inner_loop`` epochs on the
+    synthetic images, so the images are matched on trained weights too. The distance is summed over classes, each with
+    separate gradients.
 
     A batch of one class has no useful statistics. In a matching step batch norm therefore uses fixed statistics,
-    computed on 16 real images of every class; between steps the network is trained with batch statistics. (The authors'
-    code takes a running mean, which is a tenth of the way there after its first step.)
+    computed on 16 real images of every class together. Between steps it uses batch statistics. The authors' code uses a
+    running mean instead, which after its first step has moved only a tenth of the way.
 
     Args:
-        outer_loop: Steps on the images with one network; None takes the published number for 1, 10, 20, 30, 40 or 50
-            images per class: 1, 10, 20, 30, 40, 50.
-        inner_loop: Epochs that the network is trained between two steps; None takes the published 1, 50, 25, 20, 15,
-            10.
-        network_lr: Rate of SGD, without momentum, that trains it (0.01, as published).
-        network_batch_size: Synthetic images per step of that training (256, as published).
+        outer_loop: Steps on the images with one network; None uses the published 1, 10, 20, 30, 40 or 50 for 1, 10,
+            20, 30, 40 or 50 images per class.
+        inner_loop: Training epochs of the network between two steps; None uses the published 1, 50, 25, 20, 15 or 10
+            for the same numbers of images.
+        network_lr: Learning rate of SGD without momentum for this training (0.01, as published).
+        network_batch_size: Synthetic images per step of this training (256, as published).
 
     Raises:
         InputError: If an argument is out of its range, or the number of images per class has no published loops and
@@ -117,7 +117,7 @@ class GradientMatching(Matching):
                 wanted = gradients_of(*of_real, create_graph=False)
                 images = images.detach().requires_grad_(synthetic.images.requires_grad)
                 loss = gradient_matching_loss(wanted, gradients_of(images, labels, create_graph=images.requires_grad))
-                # One class at a time, as a graph for second derivatives is large.
+                # One class at a time, because a graph for second derivatives is large.
                 if images.requires_grad:
                     gradients += torch.autograd.grad(loss, images)
                 losses.append(loss.detach())
@@ -147,7 +147,7 @@ class GradientMatching(Matching):
 
 @contextmanager
 def _fixed_statistics(network: nn.Module, images: Tensor) -> Iterator[None]:
-    """Batch normalisation with the statistics of these images, as they meet it on their way through the network."""
+    """Fix the batch-norm statistics to those computed from these images in one forward pass."""
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         yield
