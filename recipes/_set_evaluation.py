@@ -16,10 +16,11 @@ from ..modules.artifacts.synthetic_set import as_pixels, save_set, through_pixel
 from ..modules.core.errors import InputError
 from ..modules.core.initialization import reset_parameters
 from ..modules.core.sampling import Stream, derived_seed, isolated_rng, run_seed
+from ._class_batches import RealImages
 
-Baseline = Literal["random", "kcenter", "png"]
+Baseline = Literal["random", "kcenter", "png", "whole"]
 BASELINES: tuple[Baseline, ...] = ("random", "kcenter", "png")
-"""Sets that a test compares with the distilled set."""
+"""Sets that a test compares with the distilled set by default. The whole training set takes long."""
 
 
 class SetScores:
@@ -81,7 +82,7 @@ class SetEvaluation:
 
     def on_test_epoch_start(self: Any) -> None:
         """Train networks on the images and on the baseline sets."""
-        sets = {"": self.images}
+        sets: dict[str, Tensor | RealImages] = {"": self.images}
         for name, images in (("random", self.random_images), ("kcenter", self.kcenter_images)):
             # If images were set in Python and fit has not run, there are no baseline images.
             if name in self.baselines and images.any():
@@ -89,9 +90,20 @@ class SetEvaluation:
         data = self._facts()
         if data is not None and "png" in self.baselines:
             sets["png"] = through_pixels(self.images, data.mean, data.std)
+        if "whole" in self.baselines:
+            sets["whole"] = self._whole_set()
         self._scores = self._trained(sets, self.test_networks, "test")
 
-    def _trained(self: Any, sets: Mapping[str, Tensor], number: int, stage: str) -> SetScores:
+    def _whole_set(self: Any) -> RealImages:
+        """Return all training images of the datamodule."""
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(datamodule, "plain_train_dataloader"):
+            raise InputError("baselines: whole needs a datamodule of lightning-recipes, which has the training images")
+        datamodule.setup("fit")
+        batches = ((self._served(*batch), batch[1]) for batch in datamodule.plain_train_dataloader())
+        return RealImages(batches, self.num_classes)
+
+    def _trained(self: Any, sets: Mapping[str, Tensor | RealImages], number: int, stage: str) -> SetScores:
         """Return networks trained on each set; every process trains a share."""
         if not self.images.any():
             raise InputError(
@@ -103,12 +115,14 @@ class SetEvaluation:
         trained: dict[str, list[nn.Module]] = {}
         # Lightning evaluates in inference mode.
         with torch.inference_mode(False), torch.enable_grad():
-            for name, images in sets.items():
+            for name, one in sets.items():
+                real = isinstance(one, RealImages)
+                images, labels = (one.images, one.labels) if real else (one.flatten(0, 1), self.labels)
                 networks = [self._evaluation_network(seed=seed).to(self.device) for seed in seeds]
                 self.training_of_networks(
                     networks[rank::world],
-                    images.detach().clone().flatten(0, 1),
-                    self.labels.clone(),
+                    images.detach().to(self.device, copy=True),
+                    labels.to(self.device, copy=True),
                     seeds=seeds[rank::world],
                     augment=None if self.augmentation is None else self._augment_each,
                 )

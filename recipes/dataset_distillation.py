@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningModule
@@ -75,8 +75,8 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         networks: Number of networks in validation.
         test_networks: Number of networks in test.
         baselines: Sets that a test compares with the distilled set, each at the cost of ``test_networks`` networks:
-            random real images ("random"), a k-center choice ("kcenter"), the images as 8-bit pixels ("png"). ``[]`` is
-            no baselines.
+            random real images ("random"), a k-center choice ("kcenter"), the images as 8-bit pixels ("png"), all
+            training images ("whole"), which takes long. ``[]`` is no baselines.
         evaluation_network: A timm name; None is ``network``. Another network shows whether the set is useful for
             architectures that were not used to make it.
         evaluation_init: Initial weights of an ``evaluation_network`` other than ``network``: PyTorch's defaults
@@ -133,8 +133,9 @@ class DatasetDistillation(SetStart, SetEvaluation, LightningModule):
         at_least(1, steps_per_epoch=steps_per_epoch, networks_per_epoch=networks_per_epoch)
         at_least(1, networks=networks, test_networks=test_networks)
         at_least(0, grid_every=grid_every)
-        if set(baselines) - set(BASELINES):
-            raise InputError(f"baselines must be some of {', '.join(BASELINES)} but are {list(baselines)}")
+        known = get_args(Baseline)
+        if isinstance(baselines, str) or set(baselines) - set(known):
+            raise InputError(f"baselines must be a list of some of {', '.join(known)} but is {baselines}")
         if not isinstance(network, str):
             raise InputError(
                 f"network must be a name of timm's, as each step builds one with fresh weights, but is a"

@@ -203,22 +203,27 @@ def test_distilled_digits_beat_random_ones():
         assert metrics[f"test/{name}_std"] == pytest.approx(abs(singles[0] - singles[1]) / 2, abs=1e-6)
 
 
-@pytest.mark.parametrize("baselines", [["random", "kcenter", "png"], ["png"], []])
+@pytest.mark.parametrize("baselines", [["random", "kcenter", "png"], ["png"], ["whole"], []])
 def test_only_the_baselines_that_were_asked_for_are_trained(baselines):
-    trained = []
+    trained, sets = [], []
 
     class Counted(SmallSetTraining):
-        def __call__(self, networks, *arguments, **keywords):
+        def __call__(self, networks, images, labels, **keywords):
             trained.extend(networks)
-            super().__call__(networks, *arguments, **keywords)
+            sets.append((images, labels))
+            super().__call__(networks, images, labels, **keywords)
 
     net = model(baselines=baselines, training=Counted(1), test_networks=2)
     run = trainer(max_epochs=1, limit_val_batches=0)
     run.fit(net, digits())
     values = run.test(net, digits(), verbose=False)[0]
     assert len(trained) == 2 * (1 + len(baselines))
-    found = {name for name in ("random", "kcenter", "png") if f"test/accuracy_{name}" in values}
+    found = {name for name in ("random", "kcenter", "png", "whole") if f"test/accuracy_{name}" in values}
     assert found == set(baselines)
+    if baselines == ["whole"]:
+        assert all(map(torch.equal, sets[1], plain(digits())))
+        with pytest.raises(InputError, match="whole needs a datamodule"):
+            trainer().test(net, DataLoader(TensorDataset(torch.ones(8, 1, 8, 8), torch.arange(8))), verbose=False)
 
 
 def test_autoattack_says_that_there_is_no_classifier():
@@ -475,7 +480,7 @@ def test_a_set_needs_the_data_of_its_origin(exported, tmp_path):
     [
         ({"images_per_class": 0}, "images_per_class must be at least 1 but is 0"),
         ({"batch_real": 0}, "batch_real must be at least 1"),
-        ({"baselines": ["herding"]}, "baselines must be some of random, kcenter, png but are"),
+        ({"baselines": ["herding"]}, "baselines must be a list of some of random, kcenter, png, whole but is"),
         ({"init": "ones"}, "init must be real, noise or kcenter but is 'ones'"),
         ({"network": "convnot"}, "did you mean convnet"),
         ({"network": torch.nn.Linear(1, 1)}, "network must be a name of timm's, .* but is a Linear"),
