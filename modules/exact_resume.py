@@ -36,7 +36,8 @@ class ExactResume(Callback):
 
     Raises:
         InputError: If the rest of an epoch cannot be trained exactly, which is so with `StochasticWeightAveraging` and
-            ``overfit_batches``; or if ``max_time`` is used up.
+            ``overfit_batches``; if ``max_time`` is used up; or if the optimizer or the learning-rate schedule is of
+            another class than the checkpoint's.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,8 @@ class ExactResume(Callback):
         self._restored: dict[str, Any] | None = None
         self._random_state: dict[str, Any] | None = None
         self._has_lost_accumulation = False
+        self._optimization: dict[str, list[Any]] = {}  # optimizers and schedules as they were configured
+        self._has_no_step_left = False  # but an epoch to end
 
     @staticmethod
     def attach(trainer: Trainer) -> ExactResume:
@@ -126,6 +129,7 @@ class ExactResume(Callback):
         checkpoint[_KEY] = {
             "epoch": self.epoch,
             "batches": self.batches,
+            "optimization": self._optimization,
             "is_whole": self._is_whole,
             "point": self._point,
             "validation_is_due": self._point in ("batch", "validation") and _validation_is_due(trainer),
@@ -156,15 +160,21 @@ class ExactResume(Callback):
                 " steps: the gradients added up so far are lost"
             )
         self._move_loops(checkpoint["loops"]["fit_loop"])
+        is_ended = self._is_over() or self._point in ("epoch_end", "run_end")
+        self._has_no_step_left = not is_ended and checkpoint["global_step"] == trainer.max_steps
+        if self._has_no_step_left:
+            lightning_private.end_epoch_after_max_steps(trainer, self.epoch)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the rows that were due after the checkpoint, also if the run has nothing left to train.
 
         Raises:
-            InputError: If ``max_time`` is used up already.
+            InputError: If ``max_time`` is used up already, or the optimizer or schedule is of another class.
         """
+        self._optimization = _optimization(trainer)
         if self._restored is None:
             return
+        _check_optimization(self._restored.get("optimization", {}), self._optimization)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             left = callback.time_remaining() if isinstance(callback, Timer) else None
             if left is not None and left <= 0:
@@ -200,7 +210,7 @@ class ExactResume(Callback):
         elif not position["validation_is_due"]:
             if self._point != "epoch_end":
                 trainer.fit_loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
-            if self._is_whole:
+            if self._is_whole or self._has_no_step_left:
                 lightning_private.skip_validation(trainer)
 
     def _is_within_epoch(self) -> bool:
@@ -276,3 +286,46 @@ def _check_resumable(trainer: Trainer, epoch: int, batches: int) -> None:
         raise InputError(f"{place} StochasticWeightAveraging cannot go on: {way_out}")
     if trainer.overfit_batches:  # type: ignore[attr-defined]
         raise InputError(f"{place} a run with overfit_batches cannot go on: {way_out}")
+
+
+def _optimization(trainer: Trainer) -> dict[str, list[Any]]:
+    """Return the classes of optimizers and schedules, and the options of each group of parameters."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return {
+        "optimizers": [type(optimizer).__name__ for optimizer in trainer.optimizers],
+        "schedules": [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs],
+        # A schedule moves the rate before the first step; the rate that was asked for is kept under another name.
+        "options": [{**_options(group), "lr": group.get("initial_lr", group.get("lr"))} for group in groups],
+    }
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in group.items()
+        if isinstance(value, (bool, int, float, tuple)) and name != "initial_lr"
+    }
+
+
+def _check_optimization(before: dict[str, list[Any]], now: dict[str, list[Any]]) -> None:
+    """Refuse the state of another optimizer or schedule, and name options that the checkpoint's replace."""
+    for kind, name in (("optimizers", "optimizer"), ("schedules", "lr_scheduler")):
+        was, given = (" and ".join(part.get(kind, [])) for part in (before, now))
+        if was and given and was != given:
+            raise InputError(
+                f"{name} {given} cannot go on from the checkpoint, whose {name} is {was}: keep that of the run, or"
+                " start a new run from the weights alone"
+            )
+        if before and was != given:
+            rank_zero_warn(f"{name} {given or 'null'} is not that of the checkpoint, {was or 'null'}")
+    options = zip(before.get("options", []), now["options"], strict=False)
+    replaced = [
+        f"{key} {value} by {old[key]}"
+        for old, new in options
+        for key, value in new.items()
+        if key in old and old[key] != value
+    ]
+    if replaced:
+        rank_zero_warn(
+            f"the optimizer goes on as in the checkpoint, which replaces {', '.join(dict.fromkeys(replaced))}"
+        )

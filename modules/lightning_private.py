@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities.data import _get_dataloader_init_args_and_kwargs
 from torch import Tensor
@@ -75,6 +76,20 @@ def stop_restarting(trainer: Trainer) -> None:
 def skip_validation(trainer: Trainer) -> None:
     """Leave only the end of the epoch to a resumed run."""
     trainer.fit_loop.epoch_loop.val_loop._has_run = True
+
+
+def end_epoch_after_max_steps(trainer: Trainer, epoch: int) -> None:
+    """Let a resumed run that has made all its steps end this epoch, which Lightning would leave out."""
+    trainer.fit_loop.__class__ = _EndsEpoch
+    trainer.fit_loop.unfinished_epoch = epoch  # type: ignore[attr-defined]
+
+
+class _EndsEpoch(_FitLoop):
+    unfinished_epoch: int
+
+    @property
+    def done(self) -> bool:
+        return self.epoch_progress.current.processed != self.unfinished_epoch and super().done
 
 
 def mark_as_saved(callback: ModelCheckpoint, step: int) -> None:

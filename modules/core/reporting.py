@@ -14,4 +14,4 @@ def warn(message: str) -> None:
         message: One sentence that names the argument and its value.
     """
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank()):
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=2)

@@ -109,8 +109,8 @@ def explained(error: BaseException, *, has_trained: bool = False) -> InputError 
         )
     if _is_offline(error):
         return InputError(
-            f"{_option(frames)}something must be fetched and there is no connection ({name}): {text[:120]}. Give a file"
-            " or set pretrained to false"
+            f"{_option(frames)}something must be fetched and there is no connection ({name}):"
+            f" {text[:120].rstrip(' .')}. Give a file or set pretrained to false"
         )
     if isinstance(error, KeyError) and _option(frames) == "model.optimizer: ":
         return InputError(

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from ... import callbacks, datamodules, recipes
@@ -274,6 +274,8 @@ class RecipesCLI(DeferredCLI):
         elif command != "fit":
             rank_zero_warn(f"no --ckpt_path was given: {command} uses the network as it was built")
         self.run_command()
+        if command == "fit" and self.settings.ckpt_path and not self.has_trained:
+            rank_zero_info("no step was left to train: give a larger --trainer.max_epochs or max_steps to go on")
         if command in ("validate", "test") and self.run_dir is not None and self.trainer.is_global_zero:
             metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
             with replaced(self.run_dir / "metrics.json") as file:
@@ -310,6 +312,8 @@ def quieten() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(worth_reading)
     logging.getLogger("lightning.fabric.utilities.seed").addFilter(worth_reading)
+    # A host that cannot be reached is one error at the end, not a line for each of the attempts.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     for message in (
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",

@@ -1,5 +1,7 @@
 """What the user gave cannot be used: one short message with the thing, the place and the way out, and no trace."""
 
+import logging
+
 import pytest
 from lightning.pytorch import LightningModule
 from lightning_recipes.recipes.cli import main
@@ -111,7 +113,8 @@ ON_THE_LINE = {
     "surplus": "unknown option surplus",
     "--trainer.max_epochs many": "trainer.max_epochs: expected int but got many",
     "--trainer.max_epochs=": "trainer.max_epochs: expected int but got nothing",
-    "--trainer.detect_anomaly": "--trainer.detect_anomaly: expected one argument",
+    "--trainer.detect_anomaly": "option --trainer.detect_anomaly needs a value",
+    "--data.flip --trainer.max_epochs 1": "option --data.flip needs a value; true turns a switch on",
     "--trainer.precision half": "trainer.precision: expected int, transformer-engine",
     "--trainer.limit_val_batches few": "trainer.limit_val_batches: expected int or float but got few",
     "--trainer.devices two": "`devices` selected with",
@@ -216,3 +219,8 @@ def test_check_goes_on_after_a_name_it_does_not_know(capsys):
     out = capsys.readouterr().out
     assert "nowhere: 1 problem" in out
     assert "digits/supervised: ok" in out
+
+
+def test_attempts_to_reach_a_host_are_not_printed_one_by_one(recipes):
+    recipes("fit TINY --trainer.fast_dev_run 1")
+    assert not logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING)

@@ -15,7 +15,8 @@ from lightning_recipes.callbacks import InfoBatch
 from lightning_recipes.datamodules import Digits
 from lightning_recipes.modules.core.errors import InputError
 from lightning_recipes.recipes import Classification
-from torch.optim import SGD
+from torch.optim import SGD, Adam, AdamW
+from torch.optim.lr_scheduler import StepLR
 
 
 class Rows(Logger):
@@ -41,7 +42,11 @@ class Points(Snapshots, Checkpoint):
         checkpoint["rows"] = len(trainer.logger.rows)
 
 
-def fit(folder, *, ckpt_path=None, monitor="val/loss", more=(), data=None, **options):
+def sgd(parameters):
+    return SGD(parameters, lr=0.1, momentum=0.9)
+
+
+def fit(folder, *, ckpt_path=None, monitor="val/loss", more=(), data=None, optimizer=sgd, scheduler=None, **options):
     torch.manual_seed(0 if ckpt_path is None else 123)
     model = Classification(
         "convnet",
@@ -49,8 +54,8 @@ def fit(folder, *, ckpt_path=None, monitor="val/loss", more=(), data=None, **opt
         in_chans=1,
         image_size=8,
         network_args={"depth": 1, "width": 4},
-        optimizer=lambda parameters: SGD(parameters, lr=0.1, momentum=0.9),
-        lr_scheduler=lambda optimizer: ReduceLROnPlateau(optimizer, monitor, patience=0, threshold=0.5),
+        optimizer=optimizer,
+        lr_scheduler=scheduler or (lambda optimizer: ReduceLROnPlateau(optimizer, monitor, patience=0, threshold=0.5)),
     )
     log = Rows()
     folder.mkdir()
@@ -92,6 +97,7 @@ OPTIONS = {
     "accumulation from epoch 1": lambda: {"more": [GradientAccumulationScheduler({1: 2})]},
     "early stopping": lambda: {"more": [EarlyStopping("val/loss", patience=2, min_delta=10.0)], "max_epochs": 9},
     "steps": lambda: {"max_steps": 11, "max_epochs": -1},
+    "steps of whole epochs": lambda: {"max_steps": 12, "max_epochs": -1},
     "InfoBatch": lambda: {"more": [InfoBatch()]},
 }
 
@@ -104,8 +110,8 @@ def test_every_checkpoint_after_a_resume_is_that_of_the_whole_run(tmp_path, opti
     assert len(whole) > 8
     different = []
     for name, start in whole.items():
-        if start["lightning_recipes.position"]["gradients_are_lost"] or name == "2-11-batch.ckpt":
-            continue  # the other is the last step of `max_steps`, after which nothing is trained
+        if start["lightning_recipes.position"]["gradients_are_lost"]:
+            continue
         folder = tmp_path / name
         again = fit(folder, ckpt_path=tmp_path / "whole" / name, **OPTIONS[options]())
         later = {path.name: read(path) for path in folder.glob("*.ckpt")}
@@ -157,3 +163,24 @@ def test_other_samples_within_an_epoch_are_refused(tmp_path, change, reason):
     with pytest.raises(InputError, match=reason):
         fit(tmp_path / "again", data=data, ckpt_path=tmp_path / "whole/1-6-batch.ckpt")
     fit(tmp_path / "later", data=data, ckpt_path=tmp_path / "whole/1-8-epoch.ckpt")
+
+
+def test_the_state_of_another_optimizer_or_schedule_is_refused(tmp_path):
+    fit(tmp_path / "whole", optimizer=Adam, max_epochs=1)
+    last = tmp_path / "whole/0-4-epoch.ckpt"
+    with pytest.raises(InputError, match="optimizer AdamW cannot go on from the checkpoint, whose optimizer is Adam"):
+        fit(tmp_path / "other", optimizer=AdamW, ckpt_path=last)
+    with pytest.raises(
+        InputError, match=r"lr_scheduler StepLR cannot go on .* whose lr_scheduler is ReduceLROnPlateau"
+    ):
+        fit(tmp_path / "steps", optimizer=Adam, scheduler=lambda optimizer: StepLR(optimizer, 1), ckpt_path=last)
+
+
+def test_options_that_the_checkpoint_replaces_are_named(tmp_path):
+    fit(tmp_path / "whole", max_epochs=1)
+    with pytest.warns(UserWarning, match=r"as in the checkpoint, which replaces lr 0.5 by 0.1, nesterov True by False"):
+        fit(
+            tmp_path / "other",
+            optimizer=lambda parameters: SGD(parameters, lr=0.5, momentum=0.9, nesterov=True),
+            ckpt_path=tmp_path / "whole/0-4-epoch.ckpt",
+        )

@@ -92,6 +92,11 @@ class RecipesParser(LightningArgumentParser):
             name = match[1].rpartition(".")[2]
             # There is no value to remove, so the error has no place.
             return InputError(f"{key}: {name} needs {match[2]}{_origin(self._place(key, name))}")
+        if match := re.fullmatch(r"argument --(\S+): expected one argument", message):
+            words = [*self.arguments, "--"]
+            bare = [a for a, b in itertools.pairwise(words) if a.startswith("--") and b.startswith("--")]
+            option = next((word for word in bare if f"{word}.".startswith(f"--{match[1]}.")), f"--{match[1]}")
+            return InputError(f"option {option} needs a value; true turns a switch on")
         if match := re.search(r"arguments are required: \w+\.(\S+)", message):
             return InputError(
                 f"no {match[1]} was given: name a recipe, e.g. -c digits/supervised (`recipes list` shows all)"

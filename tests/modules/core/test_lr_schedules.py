@@ -96,8 +96,11 @@ def test_a_resumed_run_may_have_another_length():
     state = scheduler.state_dict()
     longer = CosineSchedule(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0))
     longer.fit_to(20)
-    with pytest.warns(UserWarning, match="10 scheduler steps and has 20 now: CosineSchedule goes on at step 10"):
+    with pytest.warns(
+        UserWarning, match="10 scheduler steps and has 20 now: CosineSchedule goes on at step 10"
+    ) as caught:
         longer.load_state_dict(state)
+    assert caught[0].filename.endswith("lr_schedules.py")  # so that the command prints the line alone
     # At step 10 of 20 the rate is half the base rate; where the shorter run had ended it was 0.
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
     assert longer.optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
