@@ -12,19 +12,20 @@ from ..core.checks import one_of
 
 
 class BlockNetwork(nn.Module):
-    """A chain: stem, blocks, norm, pooling, classifier, with timm's interface.
+    """Network of stem, blocks, norm, pooling and classifier, with timm's interface.
 
-    The body is a plain sequence, ``stem`` and then each of ``blocks``, so the network can be cut anywhere; ``norm``,
-    ``pool`` and ``classifier`` are the head. It maps images ``(N, in_chans, H, W)`` to logits ``(N, num_classes)``.
+    The body is a plain sequence of ``stem`` and ``blocks``, so the network can be cut after every block. ``norm``,
+    ``pool`` and ``classifier`` are the head. The network maps images ``(N, in_chans, H, W)`` to logits
+    ``(N, num_classes)``.
 
     Args:
         stem: First layers, or an identity.
         blocks: The blocks, in order.
-        num_features: Size of the pooled features.
-        num_classes: Size of the output; 0 leaves the pooled features as they are.
-        norm: Layers between the last block and the pooling, such as the norm of pre-activated blocks; part of
+        num_features: Number of pooled features.
+        num_classes: Number of logits; 0 returns the pooled features.
+        norm: Layers between the last block and the pooling, such as the norm of pre-activated blocks. They belong to
             `forward_features`, as in timm.
-        pool: From the last feature map to features ``(N, num_features)``; by default channel means.
+        pool: Layers from the last feature map to features ``(N, num_features)``; by default the mean per channel.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class BlockNetwork(nn.Module):
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh classifier for ``num_classes`` classes in place, or none for 0."""
+        """Replace the classifier by a new one for ``num_classes`` classes, or remove it for 0."""
         self.num_classes = num_classes
         self.classifier: nn.Module = nn.Identity()
         if num_classes:
@@ -54,34 +55,34 @@ class BlockNetwork(nn.Module):
             self.classifier = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
 
     def get_classifier(self) -> nn.Module:
-        """The last layer."""
+        """Return the classifier."""
         return self.classifier
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Last feature map ``(N, C, h, w)``."""
+        """Return the last feature map ``(N, C, h, w)``."""
         return self.norm(self.blocks(self.stem(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits of the last feature map, or the pooled features ``(N, num_features)`` before them."""
+        """Return logits from the last feature map, or the pooled features ``(N, num_features)`` if ``pre_logits``."""
         x = self.pool(x)
         return x if pre_logits else self.classifier(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, num_classes)``."""
+        """Return logits ``(N, num_classes)``."""
         return self.forward_head(self.forward_features(x))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut: a 1x1 convolution where the shape changes (option B).
+    """Two 3x3 convolutions with a shortcut; if the shape changes, the shortcut is a 1x1 convolution (option B).
 
-    Paper: https://arxiv.org/abs/1512.03385. The pre-activated form, with normalisation and ReLU before each
-    convolution and before a shortcut that changes the shape, follows https://arxiv.org/abs/1605.07146.
+    Paper: https://arxiv.org/abs/1512.03385. The pre-activated form (https://arxiv.org/abs/1605.07146) has batch norm
+    and ReLU before each convolution, and before the 1x1 convolution of the shortcut.
 
     Args:
         inputs: Channels of the input.
         outputs: Channels of the output.
         stride: Stride of the first convolution.
-        pre_activation: Normalise and activate before each convolution.
+        pre_activation: True puts batch norm and ReLU before each convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1, pre_activation: bool = False) -> None:
@@ -97,7 +98,7 @@ class BasicBlock(nn.Module):
             if not pre_activation:
                 self.shortcut = nn.Sequential(self.shortcut, nn.BatchNorm2d(outputs))
         if not pre_activation:
-            self.act = nn.ReLU()  # a layer, so that features before it can be asked for
+            self.act = nn.ReLU()  # a layer, so that features before it can be captured
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, inputs, H, W)`` to ``(N, outputs, H / stride, W / stride)``."""
@@ -110,14 +111,14 @@ class BasicBlock(nn.Module):
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """A padded 3x3 convolution without bias, as normalisation follows."""
+    """Return a padded 3x3 convolution without bias, to be followed by a norm."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
 def residual_stages(
     widths: Iterable[int], blocks: int, *, inputs: int, pre_activation: bool = False
 ) -> Iterable[BasicBlock]:
-    """Stages of ``blocks`` basic blocks each; every stage but the first halves the feature map."""
+    """Yield ``blocks`` basic blocks per stage; every stage except the first halves the feature map."""
     for stage, width in enumerate(widths):
         for index in range(blocks):
             stride = 2 if stage and not index else 1
@@ -140,7 +141,7 @@ def _instance_norm(channels: int, **place: Any) -> nn.Module:
 
 
 def he_initialization(network: nn.Module) -> None:
-    """Normal convolution weights of variance 2 / fan-out (https://arxiv.org/abs/1502.01852), zero biases."""
+    """Draw convolution weights with variance 2 / fan-out (https://arxiv.org/abs/1502.01852); set biases to 0."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -7,12 +7,12 @@ from torch import nn
 
 
 def fastest_memory_format(network: nn.Module) -> torch.memory_format:
-    """`torch.channels_last` for networks with most weights in convolutions, so not for a vision transformer."""
+    """Return `torch.channels_last` if most weights are convolutions, otherwise `torch.preserve_format`."""
     weights = [(p.ndim == 4, p.numel()) for p in network.parameters() if p.ndim > 1]
     convolutional = 2 * sum(size for is_conv, size in weights if is_conv) > sum(size for _, size in weights)
     return torch.channels_last if convolutional else torch.preserve_format
 
 
 def to_memory_format(images: torch.Tensor, memory_format: torch.memory_format) -> torch.Tensor:
-    """The images in a memory format; as they are for `torch.preserve_format`, or if they have it already."""
+    """Convert images to a memory format, if necessary; `torch.preserve_format` returns them unchanged."""
     return images if memory_format is torch.preserve_format else images.contiguous(memory_format=memory_format)

@@ -1,4 +1,4 @@
-"""Our networks in timm's registry, and timm's factory with errors that help."""
+"""Registration of our networks in timm, and timm's factory with helpful errors."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def register(name: str, build: Callable[..., nn.Module]) -> None:
 
     Args:
         name: Name in timm's registry.
-        build: Called with ``num_classes``, ``in_chans`` and the network's own arguments.
+        build: Function of ``num_classes``, ``in_chans`` and the arguments specific to the network.
     """
 
-    # timm's signature: it hands every entry point these four.
+    # timm passes these four arguments to every entry point.
     def entry(
         pretrained: bool = False,
         pretrained_cfg: Any = None,
@@ -45,7 +45,7 @@ def register(name: str, build: Callable[..., nn.Module]) -> None:
 
 
 def own_networks() -> dict[str, Callable[..., nn.Module]]:
-    """Return the networks of this project: name in timm's registry, and its builder."""
+    """Return the networks of this project: a builder for each name in timm's registry."""
     return dict(_BUILDERS)
 
 
@@ -57,18 +57,18 @@ def create_network(
     network_args: dict[str, Any] | None = None,
     image_size: int | None = None,
 ) -> nn.Module:
-    """`timm.create_model`, ours included, that suggests near names and passes on an image size where one is needed.
+    """Call `timm.create_model`, suggest similar names if the name is unknown, and pass the image size if it is needed.
 
     Args:
         name: Name of a network, e.g. ``cifar_resnet32``, ``resnet50`` or ``resnet18.a1_in1k``. With timm's prefixes it
-            is a folder (``local-dir:FOLDER``) or a repository (``hf-hub:NAME``) that holds a network's ``config.json``.
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
+            is a folder (``local-dir:FOLDER``) or a repository (``hf-hub:NAME``) with a network's ``config.json``.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
         network_args: Further arguments of the network, e.g. ``{"pretrained": True}``.
-        image_size: Height and width of an image in pixels, used by networks with weights that depend on it.
+        image_size: Height and width of an image in pixels; used by networks with weights that depend on it.
 
     Raises:
-        InputError: If there is no such network, or it does not take one of the arguments.
+        InputError: If there is no such network, or it does not accept one of the arguments.
     """
     args = dict(network_args or {})
     for argument in ("num_classes", "in_chans"):
@@ -79,7 +79,7 @@ def create_network(
         if name in _BUILDERS:
             if "image_size" in _own_arguments(name):
                 args["image_size"] = image_size
-        elif getattr(config, "fixed_input_size", False):  # timm lets all of these be built for another size
+        elif getattr(config, "fixed_input_size", False):  # timm can build all of these for another size
             args["img_size"] = image_size
     try:
         return timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **args)
@@ -101,7 +101,7 @@ def _pretrained_config(name: str) -> Any:
     try:
         if name in _BUILDERS or (timm.is_model(name) and name.partition(".")[0] not in _BUILDERS):
             return timm.get_pretrained_cfg(name)
-    except RuntimeError:  # timm's answer to a tag that it does not know
+    except RuntimeError:  # raised by timm for an unknown tag
         pass
     near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3)
     if "." in name:
@@ -111,5 +111,5 @@ def _pretrained_config(name: str) -> Any:
 
 
 def _own_arguments(name: str) -> list[str]:
-    """Return the arguments that ``network_args`` takes for one of our networks."""
+    """Return the arguments that ``network_args`` may hold for one of our networks."""
     return [key for key in inspect.signature(_BUILDERS[name]).parameters if key not in ("num_classes", "in_chans")]

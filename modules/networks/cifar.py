@@ -1,4 +1,4 @@
-"""ResNets, wide ResNets and VGGs for images of 32x32 pixels, as the distillation literature uses them."""
+"""ResNets, wide ResNets and VGGs for images of 32x32 pixels, as used in the distillation literature."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ._registry import register
 def cifar_resnet(
     depth: int, *, widths: Sequence[int] = (16, 16, 32, 64), num_classes: int = 10, in_chans: int = 3
 ) -> BlockNetwork:
-    """ResNet of 6n + 2 layers (https://arxiv.org/abs/1512.03385, section 4.2), with option-B shortcuts.
+    """Build a ResNet with 6n + 2 layers (https://arxiv.org/abs/1512.03385, section 4.2) and option-B shortcuts.
 
     Args:
         depth: Number of layers, 6n + 2.
         widths: Channels of the stem and of the three stages.
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
 
     Raises:
         InputError: If ``depth`` is not 6n + 2.
@@ -37,13 +37,15 @@ def cifar_resnet(
 
 
 def cifar_wrn(depth: int, width: int, *, num_classes: int = 10, in_chans: int = 3) -> BlockNetwork:
-    """Wide ResNet of 6n + 4 layers with pre-activated blocks (https://arxiv.org/abs/1605.07146), without dropout.
+    """Build a wide ResNet with 6n + 4 layers and pre-activated blocks, without dropout.
+
+    Paper: https://arxiv.org/abs/1605.07146.
 
     Args:
         depth: Number of layers, 6n + 4.
         width: Multiplier k of the channels 16, 32, 64.
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
 
     Raises:
         InputError: If ``depth`` is not 6n + 4.
@@ -59,20 +61,19 @@ def cifar_wrn(depth: int, width: int, *, num_classes: int = 10, in_chans: int = 
 
 
 def cifar_vgg(convolutions: int, *, num_classes: int = 10, in_chans: int = 3, image_size: int = 32) -> BlockNetwork:
-    """VGG (https://arxiv.org/abs/1409.1556) with batch normalisation and one linear layer on pooled features.
+    """Build a VGG (https://arxiv.org/abs/1409.1556) with batch norm and one linear layer on pooled features.
 
-    Five groups of 64 to 512 channels; the first three end in a max-pooling. This is the form of the
-    distillation benchmarks (https://arxiv.org/abs/1910.10699), in which VGG-8 has one convolution a group and VGG-13
-    two.
+    It has five groups with 64 to 512 channels; the first three end with max-pooling. This is the form in the
+    distillation benchmarks (https://arxiv.org/abs/1910.10699): VGG-8 has one convolution per group and VGG-13 has two.
 
     Args:
-        convolutions: Convolutions in each group.
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
-        image_size: Height and width of an image in pixels; any from 8 on gives the same network.
+        convolutions: Convolutions per group.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
+        image_size: Height and width of an image in pixels, at least 8; the network is the same for all sizes.
 
     Raises:
-        InputError: If the poolings leave nothing of an image of ``image_size``.
+        InputError: If ``image_size`` is too small for the poolings.
     """
     if image_size < 8:
         raise InputError(f"image_size {image_size} is too small for the three poolings of a VGG: it must be 8 or more")
@@ -99,26 +100,26 @@ def cifar_imagenet_resnet(
     norm: Literal["instance", "batch"] = "batch",
     image_size: int = 32,
 ) -> ResNet:
-    """Timm's ImageNet ResNet with a 3x3 stem of stride 1 and no max-pooling, which keeps 32x32 images from vanishing.
+    """Build timm's ImageNet ResNet with a 3x3 stem of stride 1 and without max-pooling, for 32x32 images.
 
     Args:
         block: Kind of block.
-        layers: Blocks in each of the four stages.
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
-        norm: Normalisation: "batch", or "instance" (per channel of an image, affine), with which the literature
-            evaluates distilled sets.
-        image_size: Height and width of an image in pixels; it changes nothing.
+        layers: Number of blocks in the four stages.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
+        norm: Norm layer: "batch", or "instance" (per channel and image, affine), used in the literature to evaluate
+            distilled sets.
+        image_size: Height and width of an image in pixels; only checked.
 
     Raises:
-        InputError: If ``norm`` is unknown, or "instance" would normalise single pixels.
+        InputError: If ``norm`` is unknown, or "instance" would normalize single pixels.
     """
     if norm == "instance" and image_size <= 8:
         raise InputError(
             f"norm instance would normalise single pixels at image_size {image_size}: choose batch, or 9 pixels or more"
         )
-    # Unlike timm's default, as at the time of these papers: with the last norm of a block at zero, the block would
-    # start as an identity.
+    # As at the time of these papers. timm's default sets the last norm of a block to zero, so that the block starts as
+    # an identity.
     network = ResNet(block, layers, num_classes, in_chans, norm_layer=image_norm(norm), zero_init_last=False)  # type: ignore[arg-type]
     network.conv1 = conv3x3(in_chans, 64)
     network.maxpool = nn.Identity()

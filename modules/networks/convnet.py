@@ -1,4 +1,4 @@
-"""ConvNet-D, the network of dataset distillation."""
+"""ConvNet-D, the network used in dataset distillation."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def convnet(
     norm: Norm = "instance",
     image_size: int = 32,
 ) -> BlockNetwork:
-    """Blocks of 3x3 convolution, normalization, ReLU and 2x2 mean pooling, and a linear classifier.
+    """Build blocks of 3x3 convolution, norm, ReLU and 2x2 mean pooling, followed by a linear layer.
 
-    Paper: https://arxiv.org/abs/2006.05929, the source of the default depth, width and norm. Grey images of 28x28
-    pixels are padded to 32x32 by the first convolution, as there. Weights have PyTorch's own initialisation.
+    Paper: https://arxiv.org/abs/2006.05929; depth, width and norm default to its values. As in its code, the first
+    convolution pads gray images of 28x28 pixels to 32x32. Weights have PyTorch's default initialization.
 
     Args:
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
         depth: Number of blocks; each halves the image. The literature uses 3 for 32x32 pixels and 4 for 64x64.
         width: Channels per block.
-        norm: Normalisation: "instance" (per channel of an image, affine), "batch", "layer" (of the whole map),
-            "group" (4 groups) or "none".
+        norm: Norm layer: "instance" (per channel and image, affine), "batch", "layer" (over the whole map), "group"
+            (4 groups) or "none".
         image_size: Height and width of an image in pixels.
 
     Raises:
-        InputError: If nothing is left of the image after ``depth`` poolings, ``depth`` is less than 1, ``norm`` is
-            unknown or cannot divide ``width``.
+        InputError: If the image is too small for ``depth`` poolings, ``depth`` is less than 1, ``norm`` is unknown or
+            cannot divide ``width``.
     """
     if depth < 1:
         raise InputError(f"depth must be 1 or more but is {depth}")

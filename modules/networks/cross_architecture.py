@@ -1,4 +1,4 @@
-"""AlexNet and VGG-11 for small images, with which the literature asks whether a distilled set serves other networks."""
+"""AlexNet and VGG-11 for small images, used to evaluate distilled sets on other architectures."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Norm = Literal["instance", "batch"]
 
 
 def cifar_alexnet(num_classes: int = 10, in_chans: int = 3, *, image_size: int = 32) -> BlockNetwork:
-    """Five convolutions, three max-poolings and a linear classifier, without norm or dropout.
+    """Build an AlexNet: five convolutions, three max-poolings and a linear layer, without norm or dropout.
 
-    The form in which https://arxiv.org/abs/2006.05929 evaluates distilled sets. Grey images of 28x28 pixels are padded
-    to 32x32 by the first convolution, as there. Weights have PyTorch's own initialisation.
+    This is the form that https://arxiv.org/abs/2006.05929 uses to evaluate distilled sets. As in its code, the first
+    convolution pads gray images of 28x28 pixels to 32x32. Weights have PyTorch's default initialization.
 
     Args:
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
         image_size: Height and width of an image in pixels.
 
     Raises:
-        InputError: If the poolings leave nothing of an image of ``image_size``.
+        InputError: If ``image_size`` is too small for the poolings.
     """
     if image_size < 8:
         raise InputError(
@@ -46,16 +46,17 @@ def cifar_alexnet(num_classes: int = 10, in_chans: int = 3, *, image_size: int =
 def cifar_vgg11(
     num_classes: int = 10, in_chans: int = 3, *, norm: Norm = "instance", image_size: int = 32
 ) -> BlockNetwork:
-    """VGG of eight convolutions (https://arxiv.org/abs/1409.1556) with norms and one linear layer on pooled features.
+    """Build a VGG-11 (https://arxiv.org/abs/1409.1556) with norms and one linear layer on pooled features.
 
-    The form in which https://arxiv.org/abs/2006.05929 evaluates distilled sets. Of its five max-poolings those are left
-    out that would leave a single pixel to a norm, which a small image needs. Grey images of 28x28 pixels are padded to
-    32x32 by the first convolution, as there. Weights have PyTorch's own initialisation.
+    This is the form that https://arxiv.org/abs/2006.05929 uses to evaluate distilled sets. It has eight convolutions
+    and up to five max-poolings; for small images, a pooling is left out if a later norm would get a single pixel. As in
+    the paper's code, the first convolution pads gray images of 28x28 pixels to 32x32. Weights have PyTorch's default
+    initialization.
 
     Args:
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
-        norm: Normalisation: "instance" (per channel of an image, affine) or "batch".
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
+        norm: Norm layer: "instance" (per channel and image, affine) or "batch".
         image_size: Height and width of an image in pixels.
 
     Raises:
@@ -66,7 +67,7 @@ def cifar_vgg11(
     if size < 2:
         raise InputError(f"image_size must be 2 or more but is {image_size}")
     blocks, inputs = [], in_chans
-    # Width, and the least size that a pooling behind it may leave; 0 is without one.
+    # Width, and the smallest map size that the pooling after it may leave; 0 is no pooling.
     for width, least in (64, 2), (128, 2), (256, 0), (256, 2), (512, 0), (512, 2), (512, 0), (512, 1):
         convolution = nn.Conv2d(inputs, width, 3, padding=1 if blocks else padding)
         layers = [convolution, image_norm(norm)(width), nn.ReLU()]

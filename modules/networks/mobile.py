@@ -1,4 +1,4 @@
-"""MobileNetV2, ShuffleNetV1 and ShuffleNetV2 for images of 32x32 pixels, as the distillation literature uses them."""
+"""MobileNetV2, ShuffleNetV1 and ShuffleNetV2 for images of 32x32 pixels, as used in the distillation literature."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ._registry import register
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block: widen by a 1x1 convolution, filter each channel, narrow without activation.
+    """MobileNetV2's block: a widening 1x1 convolution, a depthwise 3x3 one, and a narrowing 1x1 one without activation.
 
-    Paper: https://arxiv.org/abs/1801.04381. The input is added where the shape stays.
+    Paper: https://arxiv.org/abs/1801.04381. The input is added if the shape stays the same.
 
     Args:
         inputs: Channels of the input.
@@ -41,16 +41,16 @@ class InvertedResidual(nn.Module):
 
 
 class ShuffleUnitV1(nn.Module):
-    """ShuffleNetV1's block: grouped 1x1 convolutions that exchange channels between groups, next to a shortcut.
+    """ShuffleNetV1's block: grouped 1x1 convolutions with a channel shuffle, and a shortcut.
 
-    Paper: https://arxiv.org/abs/1707.01083. With stride 2 the shortcut is averaged and its channels are appended.
+    Paper: https://arxiv.org/abs/1707.01083. With stride 2 the shortcut is mean-pooled and its channels are appended.
 
     Args:
         inputs: Channels of the input.
         outputs: Channels of the output.
         stride: 1 or 2.
-        groups: Groups of the 1x1 convolutions.
-        first_groups: Groups of the first of them.
+        groups: Groups of the second 1x1 convolution.
+        first_groups: Groups of the first 1x1 convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, groups: int, first_groups: int) -> None:
@@ -75,7 +75,7 @@ class ShuffleUnitV1(nn.Module):
 class ShuffleUnitV2(nn.Module):
     """ShuffleNetV2's block: one half of the channels is transformed, then both halves are shuffled.
 
-    Paper: https://arxiv.org/abs/1807.11164. With stride 2 both halves are made from all channels.
+    Paper: https://arxiv.org/abs/1807.11164. With stride 2 both halves are computed from all channels.
 
     Args:
         inputs: Channels of the input.
@@ -107,15 +107,15 @@ class ShuffleUnitV2(nn.Module):
 
 
 def cifar_mobilenetv2(*, width: float = 0.5, num_classes: int = 10, in_chans: int = 3) -> BlockNetwork:
-    """MobileNetV2 (https://arxiv.org/abs/1801.04381), half as wide as the original and with a stem of stride 2.
+    """Build a MobileNetV2 (https://arxiv.org/abs/1801.04381), half as wide as the original, with a stem of stride 2.
 
-    The form of the distillation benchmarks (https://arxiv.org/abs/1910.10699). An image of 32x32 pixels ends as a map
-    of 2x2. The stages end with blocks 0, 2, 5, 9, 12, 15 and 16.
+    This is the form in the distillation benchmarks (https://arxiv.org/abs/1910.10699). An image of 32x32 pixels ends as
+    a map of 2x2. The stages end with blocks 0, 2, 5, 9, 12, 15 and 16.
 
     Args:
-        width: Multiplier of all channels but the last 1,280, which it only raises.
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
+        width: Multiplier of all channels. The last layer has at least 1,280 channels.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
 
     Raises:
         InputError: If ``width`` leaves a layer without channels.
@@ -145,14 +145,14 @@ def cifar_mobilenetv2(*, width: float = 0.5, num_classes: int = 10, in_chans: in
 
 
 def cifar_shufflenetv1(*, num_classes: int = 10, in_chans: int = 3) -> BlockNetwork:
-    """ShuffleNetV1 with 3 groups (https://arxiv.org/abs/1707.01083) and a 1x1 stem of stride 1.
+    """Build a ShuffleNetV1 with 3 groups (https://arxiv.org/abs/1707.01083) and a 1x1 stem of stride 1.
 
-    The form of the distillation benchmarks (https://arxiv.org/abs/1910.10699). Its three stages of 240, 480 and 960
-    channels end with blocks 3, 11 and 15. Weights have PyTorch's own initialization.
+    This is the form in the distillation benchmarks (https://arxiv.org/abs/1910.10699). Its three stages of 240, 480 and
+    960 channels end with blocks 3, 11 and 15. Weights have PyTorch's default initialization.
 
     Args:
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
     """
 
     def blocks() -> Iterator[nn.Module]:
@@ -168,14 +168,14 @@ def cifar_shufflenetv1(*, num_classes: int = 10, in_chans: int = 3) -> BlockNetw
 
 
 def cifar_shufflenetv2(*, num_classes: int = 10, in_chans: int = 3) -> BlockNetwork:
-    """ShuffleNetV2 of width 1 (https://arxiv.org/abs/1807.11164) with a 1x1 stem of stride 1.
+    """Build a ShuffleNetV2 of width 1 (https://arxiv.org/abs/1807.11164) with a 1x1 stem of stride 1.
 
-    The form of the distillation benchmarks (https://arxiv.org/abs/1910.10699). Its three stages of 116, 232 and 464
-    channels end with blocks 3, 11 and 15. Weights have PyTorch's own initialization.
+    This is the form in the distillation benchmarks (https://arxiv.org/abs/1910.10699). Its three stages of 116, 232 and
+    464 channels end with blocks 3, 11 and 15. Weights have PyTorch's default initialization.
 
     Args:
-        num_classes: Size of the output.
-        in_chans: Channels of an image.
+        num_classes: Number of logits.
+        in_chans: Number of image channels.
     """
 
     def blocks() -> Iterator[nn.Module]:
@@ -193,7 +193,7 @@ def cifar_shufflenetv2(*, num_classes: int = 10, in_chans: int = 3) -> BlockNetw
 def _convolution(
     inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activate: bool = True
 ) -> Iterator[nn.Module]:
-    """A convolution without bias, batch normalization and, where asked for, ReLU."""
+    """Yield a convolution without bias, batch norm and, if ``activate``, ReLU."""
     yield nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     yield nn.BatchNorm2d(outputs)
     if activate:

@@ -1,4 +1,4 @@
-"""A network that takes pixels."""
+"""A network that takes images in pixel units."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ._memory_format import to_memory_format
 
 
 class Normalized(nn.Module):
-    """Normalises images in front of a network, so that attacks can work in pixel units.
+    """Network that normalizes its images first, so that attacks can work in pixel units.
 
     Args:
-        network: Takes images of mean 0 and standard deviation 1.
+        network: Network for normalized images.
         mean: Mean per channel of the pixels, or a tensor ``(C, 1, 1)``.
         std: Standard deviation per channel of the pixels, or a tensor ``(C, 1, 1)``.
-        memory_format: Arrangement of the images that the network gets.
+        memory_format: Memory format of the images given to the network.
 
     Raises:
         InputError: If ``mean`` and ``std`` differ in length, or a standard deviation is not positive.
@@ -54,10 +54,10 @@ class Normalized(nn.Module):
 def channel_statistics(
     mean: Sequence[float] | None, std: Sequence[float] | None, *, in_chans: int
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the channels as tensors ``(C, 1, 1)``; None is 0 and 1.
+    """Return mean and standard deviation as tensors ``(C, 1, 1)``; None stands for 0 and 1.
 
     Raises:
-        InputError: If there is not one value for each channel or a standard deviation is not positive.
+        InputError: If the number of values is not ``in_chans`` or a standard deviation is not positive.
     """
     mean = [0.0] * in_chans if mean is None else list(mean)
     std = [1.0] * in_chans if std is None else list(std)
@@ -72,9 +72,9 @@ def channel_statistics(
 def register_statistics(
     module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, *, in_chans: int
 ) -> None:
-    """Give a module the buffers ``mean`` and ``std`` of `channel_statistics`, which are not saved.
+    """Register the tensors of `channel_statistics` as unsaved buffers ``mean`` and ``std`` of a module.
 
-    If neither is given, `statistics_of_data` can fill them later.
+    If both are None, `statistics_of_data` can fill them later.
     """
     object.__setattr__(module, "takes_statistics", mean is None and std is None)
     for name, values in zip(("mean", "std"), channel_statistics(mean, std, in_chans=in_chans), strict=True):
@@ -82,7 +82,7 @@ def register_statistics(
 
 
 def statistics_of_data(module: nn.Module, data: object) -> None:
-    """Fill the buffers of `register_statistics` with ``mean`` and ``std`` of a datamodule, unless they were given.
+    """Fill the buffers of `register_statistics` with a datamodule's ``mean`` and ``std``, unless they were given.
 
     Raises:
         InputError: If the datamodule's values do not fit the number of channels.

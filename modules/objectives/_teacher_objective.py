@@ -1,4 +1,4 @@
-"""Base of all objectives with a teacher."""
+"""Base class of objectives with a teacher."""
 
 from __future__ import annotations
 
@@ -27,38 +27,39 @@ class TeacherOutput:
     logits: Tensor
     """Shape ``(N, C)``."""
     features: list[Tensor]
-    """Outputs of the layers that were asked for."""
+    """Outputs of the teacher's layers named in ``teacher_layers``."""
 
 
 Source = str | Path | nn.Module
 
 
 class TeacherObjective(Objective):
-    """Base of the objectives that ask a frozen teacher about each batch.
+    """Base class of objectives that run a frozen teacher on every batch.
 
-    The teacher is no part of the run: it is neither trained, nor in checkpoints, nor seen by DDP. It sees the images
-    as the student does, augmented, in evaluation mode, without gradients and in the run's precision. Where its file
-    says another mean and standard deviation than the data, the images are normalised by its own.
+    The teacher is not trained, not saved in checkpoints and not part of DDP. It gets the student's augmented images, in
+    evaluation mode, without gradients and in the run's precision. If its file gives another mean and standard deviation
+    than the data, the images are normalized with the teacher's.
 
     Args:
         teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
-            (``.safetensors``), a timm name (pretrained weights are loaded), a timm folder (``local-dir:FOLDER``), or a
-            module, which is frozen and moved in place.
-        teacher_weights: Weights of the teachers in the mean of their logits; None weighs all teachers alike.
-        teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher; see `load_teacher`.
-        teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
-            that the teacher's file says, or else the student's.
+            (``.safetensors``), a timm name or folder (``local-dir:FOLDER``), or a module. A name loads its pretrained
+            weights. A module is frozen and moved in place.
+        teacher_weights: Weights of the teachers in the mean of their logits; None weighs all teachers equally.
+        teacher_args: Further arguments of a teacher given by name, or a list with one entry per teacher; see
+            `load_teacher`.
+        teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size in
+            the teacher's file, or else the student's size.
         compile_teacher: Run the teacher through `torch.compile`.
-        cache: Folder for the teacher's logits, so that further runs over the same images, with other students or
-            losses, need no teacher. Images are known by their pixels: it helps where augmentation is off or replayed
-            from the same seed. Each image and epoch takes 4 C + 8 bytes.
+        cache: Folder for the teacher's logits. Further runs on the same images, with other students or losses, then
+            need no teacher. Images are identified by their pixels, so the cache helps if augmentation is off or
+            replayed from the same seed. It takes 4 C + 8 bytes per image and epoch.
         teacher_layers: Layers of the teacher to capture.
         student_layers: Layers of the student to capture.
-        needs_logits: Whether the teacher's logits are looked at, which must then be of the student's classes.
+        needs_logits: True if the teacher's logits are used; they must then be for the student's classes.
 
     Raises:
-        InputError: If, when the recipe is built, the teacher cannot be read or does not fit, or the cache cannot be
-            written to; or, when a run starts, the teacher's classes have other names than the data's.
+        InputError: When the recipe is built, if the teacher cannot be read or does not fit, or the cache cannot be
+            written to. When a run starts, if the names of the teacher's classes differ from the data's.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class TeacherObjective(Objective):
         self._cached_epoch = 0
 
     def attach(self, network: nn.Module, *, num_classes: int, in_chans: int, image_size: int | None) -> None:
-        """Load the teachers, try them on an image, and find the layers."""
+        """Load the teachers, run them on an image, and find the layers."""
         if self.student_layers:
             self.student = FeatureCapture(network, self.student_layers, argument="student_layers")
         for place, (source, arguments) in enumerate(zip(self._sources, self.teacher_args, strict=True)):
@@ -160,7 +161,7 @@ class TeacherObjective(Objective):
         std: Sequence[float] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        """Let each teacher see images by its own mean and std, and bring its classes into the data's order."""
+        """Set each teacher's normalization, and reorder its classes to match the data's."""
         self._data_is_known = mean is not None and std is not None
         for source, found in zip(self._sources, self._teachers, strict=True):
             if found is None:
@@ -172,7 +173,7 @@ class TeacherObjective(Objective):
                 teacher.reorder(_class_order(source, list(facts.class_names), list(class_names)))
 
     def try_student(self, network: nn.Module, images: Tensor) -> list[Tensor]:
-        """Return the outputs of the student's layers for images; the student does not change."""
+        """Return the outputs of the student's layers for images, without a change to the student."""
         assert self.student is not None
         self.student.start()
         with torch.no_grad(), evaluation_mode(network):
@@ -180,7 +181,7 @@ class TeacherObjective(Objective):
         return self.student.take()
 
     def context(self, images: Tensor, labels: Tensor) -> TeacherOutput:
-        """The teacher's answer."""
+        """Return the teacher's outputs."""
         if self.student is not None:
             self.student.start()
         return self._answer(images)
@@ -191,7 +192,7 @@ class TeacherObjective(Objective):
         return TeacherOutput(self._cache(images)(images, lambda images: self.ask(images).logits), [])
 
     def ask(self, images: Tensor) -> TeacherOutput:
-        """The teacher's answer to images ``(N, C, H, W)``, past the cache."""
+        """Return the teacher's outputs for images ``(N, C, H, W)``, without the cache."""
         if self.teacher is None:
             raise RuntimeError("the teacher is loaded by attach, which a recipe calls when it is built: call it first")
         if not self._data_is_known:
@@ -207,7 +208,7 @@ class TeacherObjective(Objective):
         return TeacherOutput(*self.teacher(images))
 
     def teacher_logits(self, images: Tensor) -> Tensor | None:
-        """The teacher's logits of the student's classes, from the cache if there is one; None if it knows others."""
+        """Return the teacher's logits for the student's classes, cached if possible; None if the classes differ."""
         logits = self._answer(images).logits
         return logits if logits.ndim == 2 and logits.shape[1] == self._num_classes else None
 
@@ -232,20 +233,20 @@ class TeacherObjective(Objective):
         return teacher, facts
 
     def _join(self) -> None:
-        """Make one teacher of all, once they are there."""
+        """Combine the teachers once all of them are loaded."""
         teachers = [found[0] for found in self._teachers if found is not None]
         if len(teachers) == len(self._teachers):
             self.teacher = teachers[0] if len(teachers) == 1 else MeanTeacher(teachers, self.teacher_weights)
 
     def _cache(self, images: Tensor) -> LogitCache:
-        """The cache for this teacher in the precision of the moment."""
+        """Return the cache for this teacher and the current precision."""
         kind = images.device.type
         computed_in = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
         precision = str(computed_in).removeprefix("torch.")
         if precision not in self._caches:
             assert self.teacher is not None
             assert self._folder is not None
-            # Weights and structure are not all that decides: plain attributes, preprocessing and code do too.
+            # The probe also covers plain attributes, preprocessing and code; the digest covers weights and structure.
             generator = torch.Generator().manual_seed(0)
             probe = torch.randn((4, *images.shape[1:]), generator=generator).to(images)
             folder = Path(self._folder) / f"{self.teacher.digest()}-{precision}"
@@ -272,7 +273,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _facts_of_module(arguments: dict[str, Any] | None) -> TeacherFacts:
-    """The facts that are given with a module."""
+    """Return the facts given with a module."""
     spare = set(arguments or {}) - {"mean", "std"}
     if spare:
         raise InputError(f"teacher_args {sorted(spare)} need teacher to be a name, but it is a module")
@@ -280,10 +281,10 @@ def _facts_of_module(arguments: dict[str, Any] | None) -> TeacherFacts:
 
 
 def _class_order(source: str, own: list[str], wanted: list[str]) -> list[int]:
-    """For each class of the data, its place among the teacher's.
+    """Return, for each class of the data, its index among the teacher's classes.
 
     Raises:
-        InputError: If the teacher's classes are others.
+        InputError: If the teacher has other classes.
     """
     if own == wanted:
         return list(range(len(own)))

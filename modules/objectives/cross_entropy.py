@@ -1,4 +1,4 @@
-"""Cross-entropy."""
+"""Cross-entropy with label smoothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from ._base import Objective
 class CrossEntropy(Objective):
     """Cross-entropy with optional label smoothing (https://arxiv.org/abs/1512.00567).
 
+    The loss is ``-Σ_c q_c log p_c`` with probabilities p and targets ``q = (1 - s) · label + s / C``. Labels are
+    one-hot or soft.
+
     Args:
-        label_smoothing: Share of each label's mass that is spread evenly over all C classes, in [0, 1).
+        label_smoothing: Share s of each label's mass that is spread evenly over all C classes, in [0, 1).
 
     Raises:
         InputError: If ``label_smoothing`` is outside [0, 1).
@@ -27,9 +30,9 @@ class CrossEntropy(Objective):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, labels: Tensor, context: Any = None) -> Tensor:
-        """Losses in nats, shape ``(N,)``."""
+        """Return losses in nats, shape ``(N,)``."""
         return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
 
     def extra_repr(self) -> str:
-        """Shown in the printed module."""
+        """Return the arguments for the printed module."""
         return f"label_smoothing={self.label_smoothing}"

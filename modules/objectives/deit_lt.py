@@ -1,4 +1,4 @@
-"""DeiT-LT: a vision transformer learns long-tailed data, its distillation token from a convolutional teacher."""
+"""DeiT-LT: train a vision transformer on long-tailed data, with a convolutional teacher for its distillation token."""
 
 from __future__ import annotations
 
@@ -17,40 +17,42 @@ from ._teacher_objective import TeacherObjective, TeacherOutput
 
 
 class DeiTLT(TeacherObjective):
-    """DeiT-LT (https://arxiv.org/abs/2404.02900): the class token learns the labels, the distillation token a teacher.
+    """DeiT-LT (https://arxiv.org/abs/2404.02900): class token trained on labels, distillation token on a teacher.
 
-    The student has two classifiers, as timm's ``deit_*_distilled_*`` do; the network averages their logits. One is
-    trained on the labels, the other on the class that the teacher sees in the same augmented and mixed image. From
-    ``drw_epoch`` on the second is weighted by the inverse of the effective number of training images of the class the
-    teacher names (deferred re-weighting), and labels are no longer smoothed where they are not mixed. The teacher was
-    trained with weak augmentation and sees strongly augmented images; this makes the distillation token an expert on
-    the rare classes. A recipe logs the terms ``cls`` and ``dist``, unweighted.
+    The loss is ``(1 - alpha) · CE(class head, label) + alpha · w · CE(distillation head, t)``. t is the teacher's
+    predicted class for the same augmented and mixed image. The student has two classifiers, as timm's
+    ``deit_*_distilled_*`` networks do; the network averages their logits.
+
+    From ``drw_epoch`` on, w is the inverse of the effective number of training images of class t, divided by the
+    batch's mean weight (deferred re-weighting). Before, w is 1. Unmixed labels are then no longer smoothed. The teacher
+    was trained with weak augmentation and predicts strongly augmented images; this makes the distillation token an
+    expert for rare classes. A recipe logs the terms ``cls`` and ``dist``, unweighted.
 
     Args:
         teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
-            (``.safetensors``), a timm name (pretrained weights are loaded), a timm folder (``local-dir:FOLDER``), or a
-            module, which is frozen and moved in place.
-        alpha: Weight of the distillation token's loss; the class token's loss has weight ``1 - alpha``. Like all
-            defaults here the authors'.
-        drw_epoch: Beginning of the re-weighting: a share of the run, e.g. 0.9, or the number of epochs before it, e.g.
-            1100; None is never. The authors take 1100 of 1200 on CIFAR.
+            (``.safetensors``), a timm name or folder (``local-dir:FOLDER``), or a module. A name loads its pretrained
+            weights. A module is frozen and moved in place.
+        alpha: Weight of the distillation token's loss; the class token's loss has weight ``1 - alpha``. All defaults
+            here are the authors'.
+        drw_epoch: Start of the re-weighting: a share of the run, e.g. 0.9, or the number of epochs before it, e.g.
+            1100; None is never. The authors use 1100 of 1200 on CIFAR.
         drw_beta: Beta of the effective number (`class_balanced_weights`).
-        class_counts: Training images per class; None takes the datamodule's counts.
+        class_counts: Number of training images per class; None uses the datamodule's.
         label_smoothing: Share of each label's mass that is spread over all classes, for the class token.
-        heads: Names of the student's two classifiers, of the class and of the distillation token.
-        teacher_weights: Weights of the teachers in the mean of their logits; None weighs all teachers alike.
-        teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
-            FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
-            are the normalization of the teacher's images.
-        teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
-            that the teacher's file says, or else the student's.
+        heads: Names of the student's classifiers for the class token and the distillation token.
+        teacher_weights: Weights of the teachers in the mean of their logits; None weighs all teachers equally.
+        teacher_args: Further arguments of a teacher given by name, or a list with one entry per teacher.
+            ``{checkpoint_path: FILE}`` loads weights of any project; ``prefix`` is a common prefix of their names.
+            ``mean`` and ``std`` are the statistics that the teacher's images were normalized with.
+        teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size in
+            the teacher's file, or else the student's size.
         compile_teacher: Run the teacher through `torch.compile`.
         cache: Folder for the teacher's logits; see `Distillation`.
 
     Raises:
         InputError: If ``alpha``, ``label_smoothing`` or ``drw_epoch`` is out of its range. When the recipe is built, if
             the teacher cannot be read or does not fit, or the student has no such heads. With the first batch, if
-            re-weighting is asked for and the numbers of training images are not known.
+            re-weighting is on and the numbers of training images are unknown.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class DeiTLT(TeacherObjective):
         self._weighted: list[int] = []
 
     def attach(self, network: nn.Module, *, num_classes: int, in_chans: int, image_size: int | None) -> None:
-        """Load the teacher and try both heads."""
+        """Load the teacher and check both heads."""
         super().attach(network, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
         if self._given_counts is not None and len(self._given_counts) != num_classes:
             raise InputError(f"class_counts must have {num_classes} numbers (num_classes) but is {self._given_counts}")
@@ -106,12 +108,12 @@ class DeiTLT(TeacherObjective):
                 )
 
     def check_run(self) -> None:
-        """Warn of a re-weighting that never begins."""
+        """Warn if re-weighting starts after the end of the run."""
         super().check_run()
         warn_if_unreached(self.drw_epoch, self.run_epochs, name="drw_epoch", effect="no class is re-weighted", spare=1)
 
     def context(self, images: Tensor, labels: Tensor) -> TeacherOutput:
-        """The teacher's answer."""
+        """Return the teacher's outputs."""
         if self.drw_epoch is not None:
             counts = list(self._given_counts or self.class_counts or [])
             if counts and counts != self._weighted:
@@ -125,14 +127,14 @@ class DeiTLT(TeacherObjective):
         return super().context(images, labels)
 
     def forward(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         return self.parts(logits, labels, context)[0]
 
     def parts(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses ``(N,)``, and the terms ``cls`` and ``dist``; ``logits``, the two heads' mean, are not looked at."""
+        """Return losses ``(N,)`` and the terms ``cls`` and ``dist``; ``logits``, the two heads' mean, are not used."""
         assert self.student is not None
         of_class, of_teacher = self.student.take()
-        # A test knows no training images.
+        # There are no class counts during a test.
         reweighted = self._weights is not None and self.epoch >= in_epochs(self.drw_epoch or 0, self.run_epochs)
         smoothing = 0.0 if reweighted and labels.ndim == 1 else self.label_smoothing
         cls = F.cross_entropy(of_class, labels, reduction="none", label_smoothing=smoothing)
@@ -141,8 +143,8 @@ class DeiTLT(TeacherObjective):
         losses = (1 - self.alpha) * cls
         if reweighted and self._weights is not None:
             weights = self._weights.to(dist)[seen]
-            # Divided by the sum of the batch's weights, as PyTorch's weighted cross-entropy is.
-            # A teacher that names only classes without images leaves nothing to sum.
+            # Divided by the sum of the batch's weights, as in PyTorch's weighted cross-entropy.
+            # The sum is 0 if the teacher predicts only classes without images.
             share = len(weights) / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
             losses = losses + self.alpha * dist * weights * share
         else:
@@ -150,5 +152,5 @@ class DeiTLT(TeacherObjective):
         return losses, {"cls": cls, "dist": dist}
 
     def extra_repr(self) -> str:
-        """Shown in the printed module."""
+        """Return the arguments for the printed module."""
         return f"alpha={self.alpha}, drw_epoch={self.drw_epoch}, drw_beta={self.drw_beta}"

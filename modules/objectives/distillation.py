@@ -1,4 +1,4 @@
-"""Distillation: cross-entropy and any losses against a frozen teacher."""
+"""Distillation: cross-entropy plus any losses between the student and a frozen teacher."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ from ._teacher_objective import TeacherObjective, TeacherOutput
 
 
 class Distillation(TeacherObjective):
-    """Cross-entropy and any losses against a teacher: ``ce_weight`` CE + sum_i ``kd_weight``_i loss_i.
+    """Cross-entropy plus losses against a teacher: ``ce_weight · CE + Σ_i kd_weight_i · loss_i``.
 
-    The teacher is no part of the run: it is neither trained, nor in checkpoints, nor seen by DDP. It sees the images
-    as the student does, augmented, in evaluation mode, without gradients and in the run's precision. Where its file
-    says another mean and standard deviation than the data, the images are normalised by its own.
+    The teacher is not trained, not saved in checkpoints and not part of DDP. It gets the student's augmented images, in
+    evaluation mode, without gradients and in the run's precision. If its file gives another mean and standard deviation
+    than the data, the images are normalized with the teacher's.
 
     A recipe logs ``val/teacher_accuracy`` once, with the first validation. It logs the unweighted terms: ``ce``, and
-    ``kd`` for one loss or the lower-case class name of each of several losses.
+    ``kd`` for one loss or the lower-case class names for several losses.
 
     Args:
         teacher: A trained network, or a list of them: a checkpoint of a recipe (``.ckpt``), a file of `recipes export`
-            (``.safetensors``), a timm name (pretrained weights are loaded), a timm folder (``local-dir:FOLDER``), or a
-            module, which is frozen and moved in place.
-        loss: Compares student and teacher; None is `KD`, where there are no ``losses``.
-        losses: Several losses; ``loss``, if it is given too, comes before them.
-        ce_weight: Weight of the cross-entropy with the labels. None is the weight that the loss states from its paper:
-            0.1 for KD; 0.5 for ATS, ISATS and GlobalLabels; the weight of its inner loss for LSKD; 1 for the others. Of
-            several losses the largest counts.
-        kd_weight: Weight of the loss, or a list with the weight of each. None is the weight that each loss states from
-            its paper: KD 0.9; ATS, ISATS and GlobalLabels 0.5; DKD 1; DIST 2; LSKD 9; FitNet 100; AttentionTransfer
-            1000; RKD 1; SP 3000; ReviewKD 5; CRD 0.8.
-        kd_warmup: Beginning of the run over which the weights of all losses rise linearly from 0: a share of the run,
-            e.g. 0.1, or whole epochs, e.g. 20. None is the warm-up that each loss states from its paper: 1/12, which is
-            20 of 240 epochs, for DKD, ReviewKD and LSKD in front of one of them; none for the others.
+            (``.safetensors``), a timm name or folder (``local-dir:FOLDER``), or a module. A name loads its pretrained
+            weights. A module is frozen and moved in place.
+        loss: Loss between student and teacher; None is `KD`, unless there are ``losses``.
+        losses: Several losses; ``loss``, if given, is added before them.
+        ce_weight: Weight of the cross-entropy with the labels. None uses the default of the loss, from its paper: 0.1
+            for KD; 0.5 for ATS, ISATS and GlobalLabels; the inner loss's for LSKD; 1 for the others. With several
+            losses the largest default is used.
+        kd_weight: Weight of the loss, or a list with one weight per loss. None uses the default of each loss, from its
+            paper: KD 0.9; ATS, ISATS and GlobalLabels 0.5; DKD 1; DIST 2; LSKD 9; FitNet 100; AttentionTransfer 1000;
+            RKD 1; SP 3000; ReviewKD 5; CRD 0.8.
+        kd_warmup: Start of the run in which the weights of all losses rise linearly from 0: a share of the run, e.g.
+            0.1, or whole epochs, e.g. 20. None uses the default of each loss, from its paper: 1/12 (20 of 240 epochs)
+            for DKD, ReviewKD and an LSKD around one of them; no warm-up for the others.
         label_smoothing: Share of each label's mass that is spread evenly over all C classes in the cross-entropy, in
-            [0, 1). The losses see the labels as they are.
-        teacher_weights: Weights of the teachers in the mean of their logits; None weighs all teachers alike.
-        teacher_args: Further arguments of a teacher by name, or a list of them, one a teacher. ``{checkpoint_path:
-            FILE}`` loads weights of any project, with ``prefix`` if their names begin with one; ``mean`` and ``std``
-            are the normalization of the teacher's images.
-        teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size
-            that the teacher's file says, or else the student's.
+            [0, 1). The losses get unsmoothed labels.
+        teacher_weights: Weights of the teachers in the mean of their logits; None weighs all teachers equally.
+        teacher_args: Further arguments of a teacher given by name, or a list with one entry per teacher.
+            ``{checkpoint_path: FILE}`` loads weights of any project; ``prefix`` is a common prefix of their names.
+            ``mean`` and ``std`` are the statistics that the teacher's images were normalized with.
+        teacher_image_size: Height and width in pixels that images are resized to for the teacher. None is the size in
+            the teacher's file, or else the student's size.
         compile_teacher: Run the teacher through `torch.compile`.
-        cache: Folder for the teacher's logits, so that further runs over the same images, with other students or
-            losses, need no teacher. Images are known by their pixels: it helps where augmentation is off or replayed
-            from the same seed. Each image and epoch takes 4 C + 8 bytes.
+        cache: Folder for the teacher's logits. Further runs on the same images, with other students or losses, then
+            need no teacher. Images are identified by their pixels, so the cache helps if augmentation is off or
+            replayed from the same seed. It takes 4 C + 8 bytes per image and epoch.
 
     Raises:
-        InputError: If a weight, ``kd_warmup`` or ``label_smoothing`` is out of its range, there are not as many weights
-            as losses, the cache is to serve a `FeatureLoss`, or, when the recipe is built, the teacher cannot be read
-            or does not fit.
+        InputError: If a weight, ``kd_warmup`` or ``label_smoothing`` is out of its range, the numbers of weights and
+            losses differ, or ``cache`` is used with a `FeatureLoss`. When the recipe is built, if the teacher cannot be
+            read or does not fit.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Distillation(TeacherObjective):
         self.kd_warmups = [one.kd_warmup if kd_warmup is None else kd_warmup for one in found]
 
     def attach(self, network: nn.Module, *, num_classes: int, in_chans: int, image_size: int | None) -> None:
-        """Load the teacher, find the layers, and let each loss say whether it can learn from this teacher."""
+        """Load the teacher, find the layers, and let each loss check this teacher."""
         super().attach(network, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
         if image_size is None:
             for loss in self.losses:
@@ -134,13 +134,13 @@ class Distillation(TeacherObjective):
                 loss.build(answer.logits)
 
     def check_run(self) -> None:
-        """Warn of a weight that never becomes whole."""
+        """Warn if the warm-up of a weight does not finish within the run."""
         for warmup in sorted(set(self.kd_warmups)):
             effect = "the weight of the loss never becomes whole"
             warn_if_unreached(warmup, self.run_epochs, name="kd_warmup", effect=effect)
 
     def context(self, images: Tensor, labels: Tensor) -> TeacherOutput:
-        """The teacher's answer."""
+        """Return the teacher's outputs."""
         for loss in self.losses:
             if isinstance(loss, FeatureLoss):
                 loss.begin(labels, self.batch_indices, self.class_counts)
@@ -152,11 +152,11 @@ class Distillation(TeacherObjective):
         return f"{type(self).__name__} with {' and '.join(type(loss).__name__ for loss in self.losses)}"
 
     def forward(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         return self.parts(logits, labels, context)[0]
 
     def parts(self, logits: Tensor, labels: Tensor, context: TeacherOutput) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses ``(N,)``, and the terms ``ce`` and ``kd``, or the names of several losses."""
+        """Return losses ``(N,)`` and the terms ``ce`` and ``kd``, or one term per loss if there are several."""
         ce = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         total, terms = self.ce_weight * ce, {"ce": ce}
         compared = zip(self._with_features(context), self.kd_weights, self.kd_warmups, self._names(), strict=True)
@@ -169,7 +169,7 @@ class Distillation(TeacherObjective):
         return total, terms
 
     def _with_features(self, context: TeacherOutput) -> Iterator[tuple[nn.Module, list[Tensor], list[Tensor]]]:
-        """Each loss with the student's and the teacher's features of its layers; none for losses of logits."""
+        """Yield each loss with the student's and the teacher's features of its layers; empty for losses on logits."""
         mine = iter(self.student.maps() if self.student is not None else ())
         theirs = iter(context.features)
         for loss in self.losses:
@@ -177,7 +177,7 @@ class Distillation(TeacherObjective):
             yield loss, list(islice(mine, layers)), list(islice(theirs, layers))
 
     def _names(self) -> list[str]:
-        """The losses' names in the log."""
+        """Return the names of the losses in the log."""
         if len(self.losses) == 1:
             return ["kd"]
         names = [type(loss).__name__.lower() for loss in self.losses]
@@ -187,6 +187,6 @@ class Distillation(TeacherObjective):
         ]
 
     def extra_repr(self) -> str:
-        """Shown in the printed module."""
+        """Return the arguments for the printed module."""
         smoothing = f", label_smoothing={self.label_smoothing}" if self.label_smoothing else ""
         return f"ce_weight={self.ce_weight}, kd_weight={self.kd_weights}, kd_warmup={self.kd_warmups}{smoothing}"

@@ -1,4 +1,4 @@
-"""Cross-entropy for a teacher that is to tell the wrong classes apart."""
+"""Cross-entropy for teachers that should distinguish the wrong classes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ._base import Objective
 class VariedCrossEntropy(Objective):
     """Cross-entropy minus ``variance_weight`` times the variance of the wrong classes' softened probabilities.
 
-    For training teachers: large ones, left alone, give all wrong classes the same small probability. Our reading of
-    "regularising teachers" in https://arxiv.org/abs/2405.13078. Only its abstract was at hand; it is not certain that
-    the paper's term is this one. A recipe logs the terms ``ce`` and ``wrong_class_variance``.
+    It is for training teachers, because large teachers tend to give all wrong classes the same small probability. This
+    is our reading of "regularising teachers" in https://arxiv.org/abs/2405.13078. Only the abstract was available, so
+    the paper's term may differ. A recipe logs the terms ``ce`` and ``wrong_class_variance``.
 
     Args:
-        variance_weight: Weight of the variance, which lies between 0 and (C - 2) / (C - 1)², 0.0988 for 10 classes
-            (ours; the paper's is not known to us).
-        temperature: Divides the logits before the variance is taken (ours).
+        variance_weight: Weight of the variance. The variance lies between 0 and (C - 2) / (C - 1)², which is 0.0988 for
+            10 classes. The default is ours; the paper's value is unknown to us.
+        temperature: Divisor of the logits for the variance. The default is ours.
 
     Raises:
         InputError: If ``variance_weight`` is negative or ``temperature`` not positive.
@@ -38,15 +38,15 @@ class VariedCrossEntropy(Objective):
         self.temperature = temperature
 
     def forward(self, logits: Tensor, labels: Tensor, context: Any = None) -> Tensor:
-        """Losses, shape ``(N,)``."""
+        """Return losses, shape ``(N,)``."""
         return self.parts(logits, labels, context)[0]
 
     def parts(self, logits: Tensor, labels: Tensor, context: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses ``(N,)``, and the terms ``ce`` and ``wrong_class_variance``."""
+        """Return losses ``(N,)`` and the terms ``ce`` and ``wrong_class_variance``."""
         ce = F.cross_entropy(logits, labels, reduction="none")
         variance = wrong_class_variance((logits.float() / self.temperature).softmax(1), labels)
         return ce - self.variance_weight * variance, {"ce": ce, "wrong_class_variance": variance}
 
     def extra_repr(self) -> str:
-        """Shown in the printed module."""
+        """Return the arguments for the printed module."""
         return f"variance_weight={self.variance_weight}, temperature={self.temperature}"

@@ -1,4 +1,4 @@
-"""Optimizers in a published variant that no library has."""
+"""LARS as published with InfoBatch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ..core.checks import not_negative, positive
 
 
 class LARS(Optimizer):
-    """SGD with a rate for each tensor (https://arxiv.org/abs/1708.03888), as in the code of InfoBatch.
+    """SGD with an adaptive learning rate per tensor (https://arxiv.org/abs/1708.03888), as in the code of InfoBatch.
 
     With weight w, gradient g, weight decay d, trust coefficient c and momentum m:
-    ``r = c |w| / (|g| + d |w|)``, ``v = m v + clamp(g + d w)``, ``w = w - lr r v``. The ratio r, at most 50, is applied
-    after the momentum; timm's ``Lars`` applies it before, and clamps nothing. r is 1 where |w| or |g| is 0.
+    ``r = c |w| / (|g| + d |w|)``, ``v = m v + clamp(g + d w)``, ``w = w - lr r v``. The ratio r is at most 50 and is
+    applied after the momentum. timm's ``Lars`` applies it before, and has no clamp. r is 1 if |w| or |g| is 0.
 
     Args:
         params: Parameters or groups. A group with ``adapt: false`` has ratio 1 and no weight decay.
-        lr: Rate.
+        lr: Learning rate.
         momentum: m, at least 0.
         weight_decay: d, at least 0.
         trust_coefficient: c.
         largest_ratio: Upper limit of r.
-        largest_gradient: Limit of each element of g + d w, to both sides.
+        largest_gradient: Largest absolute value of each element of g + d w.
 
     Raises:
         InputError: If a number is out of its range.
@@ -49,7 +49,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Make one step, after the closure if there is one."""
+        """Take one step, after the closure if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

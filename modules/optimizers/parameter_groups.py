@@ -1,4 +1,4 @@
-"""Parameter groups: options of the optimizer for some of the parameters."""
+"""Parameter groups: separate optimizer options for some of the parameters."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return groups for an optimizer, in the order of the module's parameters.
 
-    An option of a group beats the optimizer's own. ``lr_scale`` multiplies the optimizer's rate; `scale_rates` does it.
+    Options of a group override the optimizer's. ``lr_scale`` multiplies the optimizer's learning rate; `scale_rates`
+    applies it.
 
     Args:
-        module: All of its parameters that require a gradient are in one group.
-        network: The part of it that ``layer_decay`` and the network's own ``no_weight_decay()`` are about.
-        decay_biases_and_norms: False removes weight decay from biases, from norms and other parameters of one
-            dimension, and from the parameters named by the network's method ``no_weight_decay()``: class token and
-            position embedding of timm's transformers.
-        layer_decay: Factor of the rate from one layer to the layer before it, in (0, 1]; the last layer, which
-            classifies, has the full rate (https://arxiv.org/abs/2106.08254). Layers are timm's. None is no factor.
-        parameter_options: Options of parameters with names that match a shell pattern, e.g.
-            ``{"*.head.*": {"lr": 0.01}, "*.bias": {"weight_decay": 0}}``; of several patterns the last wins.
+        module: Module with the parameters. Every parameter that requires a gradient is in one group.
+        network: Part of the module that ``layer_decay`` and the method ``no_weight_decay()`` refer to.
+        decay_biases_and_norms: False sets weight decay to 0 for biases, norms and other one-dimensional parameters, and
+            for the names that the network's ``no_weight_decay()`` returns. In timm's transformers these are the class
+            token and the position embedding.
+        layer_decay: Factor of the learning rate from one layer to the layer before it, in (0, 1]; the classifier has
+            the full rate (https://arxiv.org/abs/2106.08254). timm defines the layers. None is no factor.
+        parameter_options: Options of the parameters with names that match a shell pattern, e.g.
+            ``{"*.head.*": {"lr": 0.01}, "*.bias": {"weight_decay": 0}}``. If several patterns match, the last one wins.
 
     Raises:
         InputError: If a pattern matches no parameter, ``layer_decay`` is out of its range, or the network does not
-            know its layers.
+            define its layers.
 
     Examples:
         >>> network = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
@@ -77,23 +78,23 @@ def parameter_groups(
 
 
 def scale_rates(optimizer: Optimizer) -> None:
-    """Multiply the rate of each group by its ``lr_scale``, before a schedule reads the rates."""
+    """Multiply the learning rate of each group by its ``lr_scale``, before a schedule reads the rates."""
     for group in optimizer.param_groups:
         group["lr"] *= group.pop("lr_scale", 1.0)
 
 
 class FoundRate:
-    """An attribute of a recipe that Lightning's `LearningRateFinder` sets; schedules follow it.
+    """Attribute of a recipe that Lightning's `LearningRateFinder` sets, so that schedules use the found rate.
 
-    Lightning itself gives the found rate to the optimizer alone, and a schedule takes it back after its first step.
+    Lightning gives the found rate only to the optimizer, and a schedule overwrites it after its first step.
     """
 
     def __get__(self, recipe: Any, owner: type | None = None) -> float | None:
-        """The rate that was found; None before."""
+        """Return the found rate; None before the search."""
         return None if recipe is None else vars(recipe).get("_found_rate")
 
     def __set__(self, recipe: Any, rate: float) -> None:
-        """Scale the rate that schedules take as the optimizer's rate."""
+        """Scale the base rates of all schedules to the found rate."""
         vars(recipe)["_found_rate"] = rate
         factor = rate / recipe.trainer.optimizers[0].defaults["lr"]
         for config in recipe.trainer.lr_scheduler_configs:
@@ -102,7 +103,7 @@ class FoundRate:
 
 
 def _layer_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:
-    """The factor of each parameter of a network, by its id."""
+    """Return the learning-rate factor of each parameter, by the parameter's id."""
     check(0 < layer_decay <= 1, "layer_decay", layer_decay, "in (0, 1]")
     if not hasattr(network, "group_matcher"):
         raise InputError(

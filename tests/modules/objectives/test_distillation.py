@@ -121,7 +121,7 @@ def test_weights_are_those_of_the_losss_paper():
 
 def test_the_help_says_the_weights_of_each_loss():
     text = " ".join(Distillation.__doc__.split())
-    said = text[text.index("kd_weight: Weight of the loss") : text.index("kd_warmup: Beginning")]
+    said = text[text.index("kd_weight: Weight of the loss") : text.index("kd_warmup: ")]
     for kind in (KD, ATS, DKD, DIST, LSKD, FitNet, AttentionTransfer, RKD, SP, ReviewKD, CRD):
         assert re.search(rf"\b{kind.__name__}\b[\w, ]* {kind.kd_weight:g}[;.]", said), kind
 
