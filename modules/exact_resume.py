@@ -1,4 +1,4 @@
-"""A run that goes on from a checkpoint is the run that was not interrupted."""
+"""Exact resume: a run that continues from a checkpoint equals the uninterrupted run."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from .core.errors import InputError
 
 
 class ExactResume(Callback):
-    """Knows the position of a run, and restores the state that Lightning loses when a run is resumed.
+    """Callback that tracks the position of a run and restores state that Lightning loses on resume.
 
-    Lightning alone leaves out the validation and the end of an epoch that are due where a checkpoint is written. It
-    leaves out a step of `ReduceLROnPlateau` at each resume, takes an epoch that ``max_steps`` or ``max_time`` cut short
-    for a whole one, and forgets logged values, `GradientAccumulationScheduler` within an epoch and the decision of
-    `EarlyStopping`. With this callback a checkpoint can be written in any hook after a step, after a validation, or at
-    the end of an epoch. The global generators, which dropout draws from, go on from there too.
+    Without it, Lightning skips the validation and the end of an epoch that are due at a checkpoint. It skips a step of
+    `ReduceLROnPlateau` at each resume, and treats an epoch cut short by ``max_steps`` or ``max_time`` as a whole one.
+    It also loses logged values, `GradientAccumulationScheduler` within an epoch and the decision of `EarlyStopping`.
+    With this callback a checkpoint can be written in any hook after a step, after a validation, or at the end of an
+    epoch. The states of the global generators, which dropout uses, are restored too.
 
-    Our recipes, datamodules and selecting callbacks bring it along; another project adds it to its Trainer.
+    Our recipes, datamodules and selecting callbacks add this callback; other projects add it to their Trainer.
 
     Attributes:
-        epoch: Epoch in progress, or the last one between two epochs.
-        batches: Batches of it that are done.
+        epoch: Current epoch, or the last one between two epochs.
+        batches: Number of finished batches of this epoch.
 
     Raises:
-        InputError: If the rest of an epoch cannot be trained exactly, which is so with `StochasticWeightAveraging` and
-            ``overfit_batches``; if ``max_time`` is used up; or if the optimizer or the learning-rate schedule is of
-            another class than the checkpoint's.
+        InputError: If a resume within an epoch cannot be exact, as with `StochasticWeightAveraging` and
+            ``overfit_batches``; if ``max_time`` is used up; or if the optimizer or the learning-rate schedule has
+            another class than in the checkpoint.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class ExactResume(Callback):
 
     @staticmethod
     def attach(trainer: Trainer) -> ExactResume:
-        """Return the trainer's own one, which is put before all other callbacks where there is none."""
+        """Return the trainer's callback of this class; if there is none, add one before all other callbacks."""
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             if isinstance(callback, ExactResume):
@@ -66,24 +66,24 @@ class ExactResume(Callback):
 
     @property
     def position(self) -> tuple[int, int]:
-        """The epoch and the number of its batches after which the data goes on."""
+        """Epoch and number of finished batches from which the data continues."""
         return (self.epoch + 1, 0) if self._is_whole else (self.epoch, self.batches)
 
     # -- how far the run is ------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Come first, so that the other callbacks find the position up to date."""
+        """Move to the first place, so that the other callbacks see the current position."""
         if stage == "fit":
             others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
             trainer.callbacks = [self, *others]  # type: ignore[attr-defined]
             self._begin()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin an epoch."""
+        """Start an epoch."""
         self.epoch, self.batches, self._is_whole, self._point = trainer.current_epoch, 0, False, "start"
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Let a resumed epoch accumulate gradients as it did."""
+        """Restore the gradient accumulation of a resumed epoch."""
         if self._has_lost_accumulation:
             self._has_lost_accumulation = False
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -99,28 +99,28 @@ class ExactResume(Callback):
         self._point = "batch"
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take note."""
+        """Record the position."""
         if not trainer.sanity_checking:
             self._point = "validation"
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take note."""
+        """Record the position."""
         if not trainer.sanity_checking:
             self._point = "validated"
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take note, and let Lightning end a resumed epoch like any other."""
+        """Record the position, and let Lightning end a resumed epoch like any other."""
         self._point = "epoch_end"
         lightning_private.stop_restarting(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take note."""
+        """Record the position."""
         self._point = "run_end"
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write down where the run is, unless no step has been made in this fit."""
+        """Save the position of the run, unless this fit has read no batches."""
         if not lightning_private.has_begun_reading(trainer):
             return
         checkpoint[_RANDOM] = {"cpu": torch.get_rng_state()}
@@ -140,10 +140,10 @@ class ExactResume(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go to the position of a checkpoint and put Lightning's counters there.
+        """Restore the position from a checkpoint, and set Lightning's counters.
 
         Raises:
-            InputError: If a part of the run cannot go on within an epoch.
+            InputError: If the run cannot resume within an epoch.
         """
         self._random_state = checkpoint.get(_RANDOM)
         position = checkpoint.get(_KEY)
@@ -166,10 +166,10 @@ class ExactResume(Callback):
             lightning_private.end_epoch_after_max_steps(trainer, self.epoch)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the rows that were due after the checkpoint, also if the run has nothing left to train.
+        """Log the values that were due after the checkpoint, even if nothing is left to train.
 
         Raises:
-            InputError: If ``max_time`` is used up already, or the optimizer or schedule is of another class.
+            InputError: If ``max_time`` is used up already, or the optimizer or schedule has another class.
         """
         self._optimization = _optimization(trainer)
         if self._restored is None:
@@ -187,7 +187,7 @@ class ExactResume(Callback):
             lightning_private.log_row(trainer, row, step=self._restored["log_step"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do the work that was due at the checkpoint, and restore the random generators."""
+        """Catch up on all that was due at the checkpoint, and restore the random generators."""
         state, self._random_state = self._random_state, None
         if state is not None:
             torch.set_rng_state(state["cpu"].cpu())
@@ -200,7 +200,7 @@ class ExactResume(Callback):
         self._has_lost_accumulation = not self._is_over()
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint):
-                # It would save again after the next batch, where gradients may be half accumulated.
+                # Otherwise it saves again after the next batch, when gradients may be partly accumulated.
                 lightning_private.mark_as_saved(callback, trainer.global_step)
         if self._is_over():
             lightning_private.stop_restarting(trainer)
@@ -214,7 +214,7 @@ class ExactResume(Callback):
                 lightning_private.skip_validation(trainer)
 
     def _is_within_epoch(self) -> bool:
-        """Return whether the epoch has batches left."""
+        """Return whether batches are left in the epoch."""
         return self.batches > 0 and not self._is_whole
 
     def _is_over(self) -> bool:
@@ -222,19 +222,19 @@ class ExactResume(Callback):
         return self.batches == 0 or (self._is_whole and self._point in ("epoch_end", "run_end"))
 
     def _move_loops(self, loops: dict[str, Any]) -> None:
-        """Set Lightning's counters in a checkpoint to one of the states from which it goes on as it should."""
+        """Set Lightning's counters in a checkpoint to a state from which Lightning resumes correctly."""
         assert self._restored is not None
         over, due = self._is_over(), self._restored["validation_is_due"]
         ended = self.epoch + int(over and self.batches > 0)
         _set(loops["epoch_progress"], begun=ended + int(not over), processed=ended)
         batches = loops["epoch_loop.batch_progress"]
-        # Where more batches come, Lightning itself completes the last one.
+        # If more batches follow, Lightning itself completes the last one.
         open_batches = int(not over and not due and not self._is_whole)
         done = {"total": batches["total"]["processed"], "current": 0 if over else self.batches}
         for name, count in done.items():
             batches[name] |= {"ready": count, "started": count, "processed": count, "completed": count - open_batches}
         batches["is_last_batch"] = self._is_whole and not over
-        # A validation that is due counts as begun, and Lightning does it from its first batch.
+        # A validation that is due counts as begun, and Lightning runs it from its first batch.
         _set(loops["epoch_loop.val_loop.batch_progress"], begun=int(due), processed=0)
         if not over and not due:
             counted = self._point == "epoch_end"
@@ -261,7 +261,7 @@ def _validation_is_due(trainer: Trainer) -> bool:
 
 
 def _step_plateau_schedules(trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-    """Do the last thing of an epoch, which Lightning does after checkpoints are written."""
+    """Step the plateau schedules, which Lightning does after it writes the checkpoints of an epoch."""
     for config in trainer.lr_scheduler_configs:
         if config.reduce_on_plateau and config.interval == "epoch" and (epoch + 1) % config.frequency == 0:
             value = trainer.callback_metrics.get(str(config.monitor))
@@ -270,7 +270,7 @@ def _step_plateau_schedules(trainer: Trainer, pl_module: LightningModule, epoch:
 
 
 def _stop_if_stopped(trainer: Trainer, epoch: int) -> None:
-    """Stop a run that `EarlyStopping` had stopped at the end of this epoch."""
+    """Stop a run if `EarlyStopping` had stopped it at the end of this epoch."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping) and (
             callback.wait_count >= callback.patience or 0 < callback.stopped_epoch == epoch

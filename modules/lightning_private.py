@@ -1,6 +1,6 @@
-"""Private names of Lightning, in this file only, so that a new version of Lightning can break one file at most.
+"""All uses of Lightning's private names, so that a new version of Lightning can break only this file.
 
-Each function or class is described in public terms. A test checks that no other file touches these names.
+Each docstring describes the purpose in public terms. A test checks that no other file uses these names.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ def has_begun_reading(trainer: Trainer) -> bool:
 
 
 def has_read_whole_epoch(trainer: Trainer) -> bool:
-    """Return True if the batch in progress is the last one of its epoch."""
+    """Return True if the current batch is the last one of its epoch."""
     return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
 def is_accumulating(trainer: Trainer) -> bool:
-    """Return True if gradients of the batch in progress wait for the next batch."""
+    """Return True if the current batch's gradients are accumulated with the next batch's."""
     return trainer.fit_loop._should_accumulate()
 
 
 def is_validation_due(trainer: Trainer) -> bool:
-    """Return True if a validation follows the batch in progress."""
+    """Return True if a validation follows the current batch."""
     fetcher: Any = trainer.fit_loop._data_fetcher
     return trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
 
 
 def set_epoch_length(trainer: Trainer, batches: int) -> None:
-    """Tell the training loop how many batches the epoch that begins has.
+    """Set the number of batches of the epoch that begins.
 
-    Lightning reads the length once, when it sets up the data. An epoch that turns out shorter would end without
-    validation, and a run resumed in a short epoch would cut all later ones to its length.
+    Lightning reads the length only once, when it sets up the data. Without this call, a shorter epoch would end without
+    validation, and a run resumed in a short epoch would cut all later epochs to its length.
     """
     loop = trainer.fit_loop
     loader, fetcher = loop._combined_loader, loop._data_fetcher
@@ -69,12 +69,12 @@ def set_epoch_length(trainer: Trainer, batches: int) -> None:
 
 def stop_restarting(trainer: Trainer) -> None:
     """Make the training loop treat the next epoch as an ordinary one."""
-    # The loop's own setter never does so where max_steps is given.
+    # The loop's setter does not do so if max_steps is given.
     _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
 
 
 def skip_validation(trainer: Trainer) -> None:
-    """Leave only the end of the epoch to a resumed run."""
+    """Make a resumed run skip validation and only finish the epoch."""
     trainer.fit_loop.epoch_loop.val_loop._has_run = True
 
 
@@ -93,14 +93,14 @@ class _EndsEpoch(_FitLoop):
 
 
 def mark_as_saved(callback: ModelCheckpoint, step: int) -> None:
-    """Keep a callback that saves every few steps from saving this step again after the next batch."""
+    """Prevent a checkpoint callback that saves every few steps from saving this step again after the next batch."""
     every = callback._every_n_train_steps
     if every and step % every == 0:
         callback._last_global_step_saved = step
 
 
 def requeue_checkpoint(trainer: Trainer) -> str:
-    """Return the path of the checkpoint from which a requeued SLURM job goes on by itself."""
+    """Return the path of the checkpoint from which a requeued SLURM job resumes automatically."""
     return trainer._checkpoint_connector.hpc_save_path(trainer.default_root_dir)
 
 
@@ -108,12 +108,12 @@ def requeue_checkpoint(trainer: Trainer) -> str:
 
 
 def logged_steps(trainer: Trainer) -> int:
-    """Return the number of batches that stepped, which Lightning uses as the step of logged rows."""
+    """Return the number of batches that stepped, which Lightning logs as the step."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def metrics_to_log(trainer: Trainer) -> dict[str, Tensor]:
-    """Return the values that Lightning hands to the loggers after the present hook."""
+    """Return the values that Lightning passes to the loggers after the current hook."""
     connector = trainer._logger_connector
     if is_accumulating(trainer) or not (connector._first_loop_iter is None or connector.should_update_logs):
         return {}
@@ -121,7 +121,7 @@ def metrics_to_log(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def log_row(trainer: Trainer, row: Mapping[str, Any], *, step: int) -> None:
-    """Hand a row to the loggers."""
+    """Pass a row to the loggers."""
     trainer._logger_connector.log_metrics(dict(row), step=step)
 
 
@@ -134,17 +134,17 @@ def restore_callback_metrics(trainer: Trainer, metrics: Mapping[str, Tensor]) ->
 
 
 def cluster_environment(trainer: Trainer) -> Any:
-    """Return the object that knows how the processes were started."""
+    """Return the cluster environment, which describes how the processes were started."""
     return trainer._accelerator_connector.cluster_environment
 
 
 def uses_distributed_sampler(trainer: Trainer) -> bool:
-    """Return True if Lightning shares the samples among the processes."""
+    """Return True if Lightning splits the samples between the processes."""
     return trainer._accelerator_connector.use_distributed_sampler
 
 
 def training_data_source(trainer: Trainer) -> Any:
-    """Return the source of the training loader: ``dataloader()`` makes it and ``instance`` defines it."""
+    """Return the source of the training loader: ``dataloader()`` creates it and ``instance`` defines it."""
     return trainer.fit_loop._data_source
 
 
@@ -161,15 +161,15 @@ def restore_training_loader(trainer: Trainer) -> None:
 
 
 def with_sampler(loader: DataLoader, sampler: Sampler) -> DataLoader:
-    """Return the loader built anew around a sampler.
+    """Return a copy of the loader with another sampler.
 
-    A stock `BatchSampler` becomes the arguments ``batch_size`` and ``drop_last``.
+    A standard `BatchSampler` becomes the arguments ``batch_size`` and ``drop_last``.
     """
     arguments, named = _get_dataloader_init_args_and_kwargs(loader, sampler)
     names = getattr(loader, "__pl_saved_arg_names", ())
     if loader.batch_size is None and isinstance(loader.batch_sampler, BatchSampler):
         named |= {"batch_size": loader.batch_sampler.batch_size, "drop_last": loader.batch_sampler.drop_last}
-    # An argument given by position, such as `shuffle`, is not given by name again.
+    # An argument given by position, such as `shuffle`, must not be given by name again.
     positional = [named.pop(name, value) for name, value in zip(names, arguments, strict=False)]
     return _reinstantiate_wrapped_cls(loader, *positional, *arguments[len(names) :], **named)
 
@@ -178,24 +178,24 @@ def with_sampler(loader: DataLoader, sampler: Sampler) -> DataLoader:
 
 
 def has_written_hyperparameters() -> bool:
-    """Return True while the command line builds a module; its checkpoint then holds the arguments as written."""
+    """Return True while the command line builds a module; its checkpoint then stores the arguments as written."""
     return bool(_given_hyperparameters.get())
 
 
 class DeferredCLI(LightningCLI):
-    """A LightningCLI that parses and builds when it is made, and runs its command in `run_command`."""
+    """LightningCLI that parses and builds on construction, and runs its command in `run_command`."""
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
 
     def _parse_ckpt_path(self) -> None:
-        pass  # a checkpoint's hyper-parameters must not beat the files and the command line
+        pass  # a checkpoint's hyper-parameters must not override the files and the command line
 
     def run_command(self) -> None:
-        """Run the command of the command line."""
+        """Run the command given on the command line."""
         super()._run_subcommand(str(self.subcommand))
 
     @property
     def command_parser(self) -> LightningArgumentParser:
-        """The parser of the command of the command line."""
+        """Parser of the command given on the command line."""
         return self._parser(self.subcommand)

@@ -1,4 +1,4 @@
-"""The contract between a recipe, which has one loss per sample, and a callback that weights samples."""
+"""Interface between recipes, which compute one loss per sample, and callbacks that weight samples."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from .core.errors import InputError
 
 
 class SampleWeighting:
-    """Mixed into every recipe: turns per-sample losses into the scalar to minimise.
+    """Mixin of every recipe that reduces per-sample losses to the scalar to minimize.
 
-    A recipe never averages by hand; it calls :meth:`reduce`. A callback that selects or weights samples sets
+    A recipe calls :meth:`reduce` instead of averaging. A callback that selects or weights samples sets
     ``sample_weights`` before the step and reads ``sample_losses`` after it.
     """
 
     sample_weights: Tensor | None = None
-    """Weights ``(N,)`` of the current batch, set by a callback; None means 1 for every sample."""
+    """Weights ``(N,)`` of the current batch, set by a callback; None is 1 for every sample."""
 
     sample_losses: Tensor | None = None
     """Detached, unweighted losses ``(N,)`` of the last batch."""
 
     sample_indices: Tensor | None = None
-    """Data set index per row of the batch ``(N,)``. A module whose batches are not in the order of the sampler sets
-    it before it calls :meth:`reduce`; the callback clears it after the step."""
+    """Data set index per row of the batch ``(N,)``. If batches are not in the sampler's order, the module sets it
+    before it calls :meth:`reduce`. The callback clears it after the step."""
 
     batch_indices: Tensor | None = None
-    """Data set index per sample of the batch in the order of the sampler ``(N,)``, set by a callback."""
+    """Data set index per sample of the batch ``(N,)``, in the sampler's order, set by a callback."""
 
     weighted_by: str | None = None
-    """Name of the callback that may weight this batch, set by it: then each sample must have one loss."""
+    """Name of the callback that may weight this batch, set by the callback; each sample must then have one loss."""
 
     is_dry_run: bool = False
-    """True while a callback computes a step that does not count, as `AWP` does: a recipe then logs nothing of it."""
+    """True while a callback computes an extra step, as `AWP` does; the recipe then does not log."""
 
     def release(self) -> None:
-        """Forget everything a callback has set for a batch."""
+        """Reset all values that a callback has set for a batch."""
         self.sample_weights = self.sample_indices = self.batch_indices = self.weighted_by = None
 
     def reduce(self, losses: Tensor, *, mixing_ratio: float = 1.0) -> Tensor:
-        """Weighted mean of per-sample losses, divided by N and not by the sum of the weights.
+        """Return the weighted mean of per-sample losses, ``Σ_i w_i l_i / N``.
 
-        A callback reads the losses of a step's last call; they must come from the final classifier.
+        The divisor is N, not the sum of the weights.
+
+        A callback reads the losses of a step's last call, which must be for the final classifier.
 
         Args:
-            losses: One loss per image, shape ``(N,)``.
-            mixing_ratio: Share of sample i in image i if images were mixed with the mirrored batch
+            losses: Losses l, one per image, shape ``(N,)``.
+            mixing_ratio: Share of sample i in image i if image i was mixed with image N-1-i
                 (`modules.augmentation.mixing.Mixing`). The weight of a mixed image is the mix of its two samples'
                 weights. The loss of a sample is the same mix of the losses of the two images that contain it.
 
@@ -53,7 +55,7 @@ class SampleWeighting:
             A scalar.
 
         Raises:
-            InputError: If a callback may weight the batch and there is not one loss per sample.
+            InputError: If a callback may weight the batch and the number of losses differs from the number of samples.
             ValueError: If ``losses`` is not of shape ``(N,)`` or the weights set for this batch differ in length.
         """
         if losses.ndim != 1:
@@ -85,7 +87,7 @@ def places_of(indices: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
         among: Indices of the batch ``(M,)``.
 
     Returns:
-        Place of each index ``(N,)``, and whether it was found, bool ``(N,)``.
+        Position of each index ``(N,)``, and whether it was found, bool ``(N,)``.
     """
     match = indices.to(among.device)[:, None] == among
     return match.int().argmax(1), match.any(1)

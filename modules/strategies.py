@@ -6,6 +6,6 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 
 
 def keeps_weights_whole(strategy: Strategy) -> bool:
-    """Return whether each process holds all weights and gradients are averaged, as in DDP."""
+    """Return whether every process holds all weights and gradients are averaged, as in DDP."""
     whole = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
-    return whole and not isinstance(strategy, DeepSpeedStrategy)  # which is a kind of DDP by inheritance only
+    return whole and not isinstance(strategy, DeepSpeedStrategy)  # a subclass of DDPStrategy that shards weights

@@ -1,4 +1,4 @@
-"""Cut any network into local units."""
+"""Partition of any network into local units."""
 
 from .cuts import LocalUnit, Partition, local_units, partition
 

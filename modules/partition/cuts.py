@@ -1,4 +1,4 @@
-"""Cuts any network into local units, found from its structure."""
+"""Partition of any network into local units, found from its structure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .trace import Call, Trace, trace
 
 
 class LocalUnit(nn.Sequential):
-    """A piece of a network between two cuts, made of the network's own layers.
+    """Part of a network between two cuts, made of the network's layers.
 
     Args:
-        name: Name of the last layer of the unit, as in ``network.named_modules()``.
-        layers: The layers from the unit before to this unit's output, by their names. The network may replace a layer
-            later, so objects that live longer keep `layer_names`.
-        inputs: Shape of its input, batch included.
-        outputs: Shape of its output, batch included.
-        cut_point: Place of its end in the network's trace.
-        obstacle: Why ``layers``, called one after the other, are not the unit; empty if they are.
+        name: Name of the layer that ends the unit with its output, as in ``network.named_modules()``.
+        layers: Layers between the previous unit's output and this unit's output, by name. The network may replace a
+            layer later, so code that runs later should use `layer_names`.
+        inputs: Shape of the input, including the batch.
+        outputs: Shape of the output, including the batch.
+        cut_point: Cut point of the unit's end in the network's trace.
+        obstacle: Reason why calling ``layers`` in order does not compute the unit; empty if it does.
     """
 
     def __init__(
@@ -54,23 +54,23 @@ class LocalUnit(nn.Sequential):
 
 @dataclass(frozen=True)
 class Partition:
-    """A network as a chain of units and the layers after the last unit."""
+    """A network as a chain of units, followed by a tail."""
 
     units: list[LocalUnit]
     tail: LocalUnit
     """From the last unit's output to the logits."""
     parameter_cut_points: dict[str, int]
-    """The cut point behind the first use of each parameter."""
+    """Next cut point after the first use of each parameter, by name."""
     is_chain: bool
-    """Whether the network, in training too, is all its units' layers and its tail's called one after the other."""
+    """True if calling all layers of the units and the tail in order computes the network, also in training."""
     stem_in_first: bool
-    """Whether the first unit of the user's choice holds a block behind the stem."""
+    """True if the first unit named by the user holds the stem and a block."""
 
     def module_layers(self, last_units: Sequence[int]) -> list[list[str]]:
-        """Return the names of the layers of each module, the last one's to the logits.
+        """Return the layer names of each module; the last module ends with the logits.
 
         Args:
-            last_units: The last unit of each module but the last.
+            last_units: Index of the last unit of every module except the last.
         """
         begins, ends = [0, *(last + 1 for last in last_units)], [*(last + 1 for last in last_units), len(self.units)]
         layers = [
@@ -81,10 +81,10 @@ class Partition:
         return layers
 
     def parameter_modules(self, last_units: Sequence[int]) -> dict[str, int]:
-        """Return the module of each used parameter by name, and by the name of the layer that holds it.
+        """Return the module index of each used parameter, by its name and by the name of its layer.
 
         Args:
-            last_units: The last unit of each module but the last.
+            last_units: Index of the last unit of every module except the last.
         """
         ends = [self.units[last].cut_point for last in last_units]
         modules: dict[str, int] = {}
@@ -97,26 +97,27 @@ class Partition:
 def local_units(
     network: nn.Module, images: Tensor | None = None, *, names: Sequence[str] | None = None
 ) -> list[LocalUnit]:
-    """The ordered units of a network; it can be cut after each unit (see :func:`partition`)."""
+    """Return the units of a network, in order; the network can be cut after each unit. See :func:`partition`."""
     return partition(network, images, names=names).units
 
 
 def partition(network: nn.Module, images: Tensor | None = None, *, names: Sequence[str] | None = None) -> Partition:
-    """Cut a network into units: its stem, then one for each block.
+    """Cut a network into units: its stem, then one unit per block.
 
-    The network is run once in evaluation mode and once in training mode. A block ends where everything behind it
-    depends on its output alone. Layers between two blocks, such as the down-sampling of a stage, belong to the second;
-    layers behind the last, to the tail. In a network without blocks, such as VGG, a unit is a layer with weights and
-    the layers up to the next.
+    The network is run once in evaluation mode and once in training mode. A block ends where all later layers depend
+    only on its output. Layers between two blocks, such as the downsampling of a stage, belong to the second block.
+    Layers after the last block belong to the tail. In a network without blocks, such as VGG, a unit is a layer with
+    weights and the layers up to the next such layer.
 
     Args:
         network: Maps images to logits.
-        images: Any images that the network takes; None is two empty ones of the size that timm knows, or 32x32.
-        names: Units by the names of the layers that end them, in order; each may be a regular expression for several.
-            None finds them.
+        images: Any images that the network accepts. None uses two images of zeros, of the size in timm's configuration
+            or 32x32.
+        names: Names of the layers that end the units, in order; a regular expression may match several. None finds
+            them.
 
     Raises:
-        InputError: If the network cannot be cut, or not after one of ``names``.
+        InputError: If the network cannot be cut, or cannot be cut after one of ``names``.
     """
     if images is None:
         images = torch.zeros(2, *(getattr(network, "default_cfg", None) or {}).get("input_size", (3, 32, 32)))
@@ -181,7 +182,7 @@ def _found(network: nn.Module, passed: Trace) -> list[Call]:
         blocks, before = search.blocks(network)
     if len(blocks) < 2:
         return []
-    # Weights before the first block are a unit of their own, the stem, which ends as late as it can.
+    # Weights before the first block form a separate unit, the stem, which ends as late as possible.
     ends = {call.end: call for call in blocks}
     if any(True for call in before for _ in call.module.parameters()):
         stem = max(before, key=lambda call: call.order)
@@ -194,7 +195,7 @@ class _Search:
 
     Args:
         passed: The network's trace.
-        solid: Classes that are not looked into.
+        solid: Classes of blocks that are never split.
     """
 
     def __init__(self, passed: Trace, solid: set[type]) -> None:
@@ -219,7 +220,7 @@ class _Search:
         return blocks, before
 
     def pieces(self, module: nn.Module, name: str) -> list[tuple[Call, bool]]:
-        """Return the layers of a module that can end a unit, and whether each is a block."""
+        """Return the layers of a module that can end a unit, each with True if it is a block."""
         found: list[tuple[Call, bool]] = []
         direct: list[Call] = []
         split = False
@@ -234,13 +235,13 @@ class _Search:
                 split = True
             elif call is not None:
                 direct.append(call)
-        # A list, or something that the network goes through by hand.
+        # A list, or a container whose layers the network calls itself.
         listed = isinstance(module, nn.Sequential) or (name and name not in self.passed.calls)
         kinds = Counter(type(call.module) for call in direct)
         for call in direct:
             several = kinds[type(call.module)] > 1
             if _is_composite(call.module):
-                # Next to a list of blocks a single layer leads to them, e.g. a down-sampling.
+                # A single layer next to a list of blocks belongs to the next block, e.g. a downsampling.
                 is_block = bool(listed) or ((several or type(module) in self.holders) and not split)
             else:
                 is_block = self.leaves and isinstance(call.module, _WEIGHTED) and several
@@ -258,7 +259,7 @@ _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def _solid_classes(network: nn.Module, passed: Trace) -> set[type]:
-    """Return the classes of blocks: a shortcut past one block's layers makes all blocks of its class one piece."""
+    """Return the classes of blocks. If one block has a shortcut past its layers, no block of its class is split."""
     solid: set[type] = set()
     for name, module in network.named_modules():
         call = passed.calls.get(name)
@@ -274,7 +275,7 @@ def _solid_classes(network: nn.Module, passed: Trace) -> set[type]:
 
 
 def _with_followers(starts: list[Call], pieces: list[Call], passed: Trace) -> list[Call]:
-    """Return, for each layer with weights, the last of the layers without weights behind it."""
+    """Return, for each layer with weights, the last of the weightless layers that follow it."""
     ends = []
     for start, following in zip(starts, [*starts[1:], None], strict=True):
         end = start
@@ -291,7 +292,7 @@ def _with_followers(starts: list[Call], pieces: list[Call], passed: Trace) -> li
 
 
 def _named(network: nn.Module, passed: Trace, names: Sequence[str]) -> list[Call]:
-    """Return the layers of the user's choice."""
+    """Return the layers named by the user."""
     chosen: list[Call] = []
     modules = dict(network.named_modules())
     names = [names] if isinstance(names, str) else names
@@ -347,13 +348,13 @@ def _has_weights_before(passed: Trace, end: Call) -> bool:
 
 
 def _tiles(passed: Trace, start: int, end: int, known: list[str]) -> tuple[dict[str, nn.Module], str]:
-    """Return the largest layers that lead from one cut point to another, and why there are no more of them, or "".
+    """Return the largest layers between two cut points, and the reason if they do not compute all of it, or "".
 
     Args:
         passed: The network's trace.
         start: The first cut point.
         end: The last cut point.
-        known: Names of the layers that lead to the first cut point.
+        known: Names of the layers before the first cut point.
     """
     layers: dict[str, nn.Module] = {}
     while start != end:
@@ -377,7 +378,7 @@ def _tiles(passed: Trace, start: int, end: int, known: list[str]) -> tuple[dict[
 
 
 def _without_effect(passed: Trace, cut_point: int, tiles: list[str]) -> dict[str, nn.Module]:
-    """Return the layers at a cut point that do nothing in evaluation mode, such as dropout, outside of other layers."""
+    """Return the layers at a cut point that do nothing in evaluation mode, such as dropout, outside other layers."""
     found: dict[str, nn.Module] = {}
     calls = [call for call in passed.calls.values() if call.start == call.end == cut_point and call.times == 1]
     # An outer layer ends after its inner ones.

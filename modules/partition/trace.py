@@ -16,43 +16,43 @@ from ..core.evaluation_mode import evaluation_mode
 
 @dataclass
 class Call:
-    """One layer's part in the pass."""
+    """Call of one layer during the traced pass."""
 
     name: str
     module: nn.Module
     times: int = 1
-    """Number of its calls; only the first is described."""
+    """Number of calls; the other fields describe the first call."""
     order: int = -1
-    """Place among all layers, in the order in which they ended."""
+    """Position among all layers, in the order in which they finished."""
     start: int | None = None
-    """Cut point of its first argument, None if that is no cut point."""
+    """Cut point of its first argument; None if the argument is no cut point."""
     end: int | None = None
-    """Cut point of its output, None if the network goes past it."""
+    """Cut point of its output; None if later layers also use earlier tensors."""
     extras: tuple[str, ...] = ()
-    """Names of its arguments after the first that have other values than their defaults."""
+    """Names of its arguments after the first with values other than their defaults."""
     outputs: tuple[int, ...] | None = None
-    """Shape of its output, None if that is not one tensor."""
+    """Shape of its output; None if the output is not one tensor."""
     _nodes: list[Any] = field(default_factory=lambda: [None, None], repr=False)
 
 
 @dataclass
 class Trace:
-    """A pass of a network.
+    """Structure of a network, from one forward pass.
 
-    A *cut point* is a tensor that all paths from the images to the output lead through; 0 is the images. Everything
-    behind a cut point can be computed from its output alone.
+    A *cut point* is a tensor on all paths from the images to the output; number 0 is the images. All later tensors can
+    be computed from a cut point alone.
     """
 
     calls: dict[str, Call]
     length: int
-    """The output's cut point."""
+    """Number of the output's cut point."""
     shared: set[int]
-    """Cut points with something on both sides of them that gradients flow to, such as a tied weight."""
+    """Cut points where a tensor with gradient, such as a tied weight, is used on both sides."""
     parameter_cut_points: dict[str, int]
-    """The cut point behind the first use of each parameter that the output depends on."""
+    """Next cut point after the first use of each parameter that the output depends on."""
 
     def is_chain(self, names: list[str]) -> bool:
-        """Return whether the network does nothing but call these layers, each with the output of the one before."""
+        """Return whether the network only calls these layers in order, each on the previous layer's output."""
         cut_point = 0
         for name in names:
             call = self.calls.get(name)
@@ -63,14 +63,14 @@ class Trace:
 
 
 def trace(network: nn.Module, images: Tensor, *, training: bool = False) -> Trace:
-    """Run a network once and read its structure off the graph that autograd builds.
+    """Run a network once and read its structure from autograd's graph.
 
-    Weights, buffers, modes and random states are afterwards as they were.
+    Weights, buffers, modes and random states are restored.
 
     Args:
         network: Maps images to a tensor.
-        images: Shape ``(N, C, H, W)``, on the network's device, which may be ``meta``.
-        training: Whether the pass is in training mode, in which dropout and the like take part.
+        images: Shape ``(N, C, H, W)``, on the network's device, also on ``meta``.
+        training: True runs the pass in training mode, with dropout and similar layers.
     """
     calls: dict[str, Call] = {}
     handles, done = [], 0
@@ -82,7 +82,7 @@ def trace(network: nn.Module, images: Tensor, *, training: bool = False) -> Trac
         calls[name] = Call(name, module)
         calls[name].extras = _extras(module, args, kwargs)
         if args and isinstance(args[0], Tensor):
-            # Asked for now, as the layer may change its input in place.
+            # Read now, because the layer may change its input in place.
             calls[name]._nodes[0] = args[0].grad_fn
 
     def after(name: str, output: Any) -> None:
@@ -129,7 +129,7 @@ def trace(network: nn.Module, images: Tensor, *, training: bool = False) -> Trac
 
 @contextlib.contextmanager
 def _unchanged(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Restore the state that a pass in training mode changes: modes, buffers and the random state."""
+    """Restore all that a pass in training mode changes: modes, buffers and the random state."""
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     with evaluation_mode(network), torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
@@ -139,7 +139,7 @@ def _unchanged(network: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _extras(module: nn.Module, args: tuple, kwargs: dict) -> tuple[str, ...]:
-    """Return the names of the arguments after the first that have other values than their defaults."""
+    """Return the names of the arguments after the first with values other than their defaults."""
     try:
         signature = inspect.signature(module.forward)
         given = signature.bind(*args, **kwargs).arguments
@@ -182,7 +182,7 @@ def _from_output(output: Any) -> list[Any]:
 
 
 def _cut_points(order: list[Any], source: Any) -> dict[Any, int]:
-    """Number the nodes on every path from ``source`` to the output, from ``source`` on.
+    """Number the nodes on every path from ``source`` to the output, starting at ``source``.
 
     A node is on every path if the number of paths through it equals the total number of paths.
     """
@@ -200,7 +200,7 @@ def _cut_points(order: list[Any], source: Any) -> dict[Any, int]:
 
 
 def _uses(order: list[Any], cut_points: dict[Any, int]) -> dict[Any, tuple[int, int]]:
-    """Return the first and the last cut point behind each node that is no cut point."""
+    """Return the first and the last cut point after each node that is no cut point."""
     uses: dict[Any, tuple[int, int]] = {}
     for node in order:
         first = last = cut_points.get(node)

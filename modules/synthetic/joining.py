@@ -1,4 +1,4 @@
-"""Joining distilled sets and choosing classes of them, e.g. for continual learning."""
+"""Join distilled sets and choose classes, e.g. for continual learning."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ..augmentation.batches import normalize
 from ..core.errors import InputError
 
 Set = tuple[Tensor, Tensor, Mapping[str, Any]]
-"""Images, labels and facts, as `load_set` returns them."""
+"""Images, labels and metadata, as `load_set` returns them."""
 
 
 def choose_classes(given: Set, classes: Sequence[int | str]) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Return the images of some classes, which get the labels 0, 1, … in the order given.
+    """Return the images of some classes, with labels 0, 1, … in the given order.
 
     Args:
-        given: A set, as `load_set` returns it.
+        given: A set from `load_set`.
         classes: Classes to keep, by index or by name.
 
     Returns:
-        A set that `save_set` takes: images, labels, and facts with the class names left.
+        A set that `save_set` accepts: images, labels, and metadata with the remaining class names.
 
     Raises:
         InputError: If a class is given twice or does not exist.
@@ -36,19 +36,19 @@ def choose_classes(given: Set, classes: Sequence[int | str]) -> tuple[Tensor, Te
 
 
 def join_sets(sets: Sequence[Set]) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Return all images of several sets, class after class, with the classes of the same name as one.
+    """Join several sets, sorted by class; classes with the same name are merged.
 
-    Classes are in the order in which their names come up. Images are normalized as in the first set.
+    Classes are in order of first appearance. All images are normalized with the statistics of the first set.
 
     Args:
-        sets: Sets, as `load_set` returns them.
+        sets: Sets from `load_set`.
 
     Returns:
-        A set that `save_set` takes if all classes have as many images: images, labels, and facts of mean, std and
-        class names.
+        Images, labels, and metadata with mean, std and class names. `save_set` accepts them if all classes have the
+        same number of images.
 
     Raises:
-        InputError: If there are none, or their images differ in shape.
+        InputError: If there are no sets, or their images differ in shape.
     """
     if not sets:
         raise InputError("sets must be at least one set of load_set")
@@ -73,10 +73,10 @@ def join_sets(sets: Sequence[Set]) -> tuple[Tensor, Tensor, dict[str, Any]]:
 def class_indices(classes: Sequence[int | str], class_names: Sequence[str]) -> list[int]:
     """Return the indices of classes given by name or by index.
 
-    An integer is an index, or else the name of a class that is a number.
+    An integer is an index if it is in range, otherwise the name of a class.
 
     Raises:
-        InputError: If there are none, one is given twice, or does not exist.
+        InputError: If there are no classes, a class is given twice, or it does not exist.
     """
     names = list(class_names)
     found = []

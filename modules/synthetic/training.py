@@ -1,4 +1,4 @@
-"""Training networks on a few images held in memory, one after the other or several at once."""
+"""Training of networks on a few images in memory, one by one or several at once."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ..networks import fastest_memory_format, to_memory_format
 
 
 class SmallSetTraining:
-    """Training from scratch on a synthetic set, as the literature measures such sets.
+    """Training from scratch on a synthetic set, as in the literature's evaluation of such sets.
 
-    SGD with momentum, weight decay and a constant rate; a little after half of the epochs the rate is divided by 10 and
-    momentum is reset; no early stopping (https://arxiv.org/abs/2006.05929). As in the authors' code ``epochs`` is the
-    number of the last epoch, counted from 0: 1000 are 502 epochs at the full rate and 499 at a tenth. A network's order
-    of images and augmentation follow its seed.
+    SGD with momentum, weight decay and a constant learning rate. A little after half of the epochs the rate is divided
+    by 10 and momentum is reset. There is no early stopping (https://arxiv.org/abs/2006.05929). As in the authors' code,
+    ``epochs`` is the index of the last epoch, from 0: 1000 means 502 epochs at the full rate and 499 at a tenth. The
+    order of images and the augmentation of a network depend on its seed.
 
     Args:
-        epochs: Passes over the set, less one; published with DSA 1000, without augmentation 300.
-        lr: Rate of the first half (0.01, as published).
-        momentum: Of SGD (0.9, as published).
-        weight_decay: Of all weights (5e-4, as published).
-        batch_size: Images per step (256, as published; DataDAM's code has 64).
-        together: Train all networks in one batched pass instead of one after the other. It gives the same networks.
-            None does so where it is faster: on a GPU, and on a CPU if a step has at most 2^11 pixels, 32 images of 8x8.
-            Networks with batch normalisation or dropout are always trained one after the other.
+        epochs: Number of epochs minus one. The papers use 1000 with DSA and 300 without augmentation.
+        lr: Learning rate of the first half (0.01, as published).
+        momentum: Momentum of SGD (0.9, as published).
+        weight_decay: Weight decay of all weights (5e-4, as published).
+        batch_size: Images per step (256, as published; 64 in DataDAM's code).
+        together: True trains all networks in one batched pass instead of one by one, with the same result. None does so
+            if it is faster: on a GPU, and on a CPU if a step has at most 2^11 pixels (32 images of 8x8). Networks with
+            batch norm or dropout are always trained one by one.
 
     Raises:
         InputError: If an argument is out of its range.
@@ -66,17 +66,17 @@ class SmallSetTraining:
         seeds: Sequence[int],
         augment: Callable[[Tensor, Sequence[int]], Tensor] | None = None,
     ) -> None:
-        """Train networks of one kind in place and leave them in evaluation mode.
+        """Train networks with the same architecture in place and leave them in evaluation mode.
 
         Args:
-            networks: Freshly initialised, of one architecture.
+            networks: Newly initialized networks.
             images: Normalized, shape ``(N, C, H, W)``.
             labels: Class indices, shape ``(N,)``.
-            seeds: One for each network.
-            augment: Called with a batch and a key of non-negative integers; None trains on the images as they are.
+            seeds: One seed per network.
+            augment: Function of a batch and a key of non-negative integers; None trains on the images as they are.
         """
         pixels = min(self.batch_size, len(images)) * images.shape[2] * images.shape[3]
-        # Convolutions with weights for each network are slow on a CPU; they pay where time is overhead.
+        # On a CPU, batched weights make convolutions slow; this pays only for small steps, where overhead dominates.
         faster = images.device.type != "cpu" or pixels <= 2**11
         together = faster if self.together is None else self.together
         if together and len(networks) > 1 and not any(isinstance(m, _ALONE) for m in networks[0].modules()):
@@ -120,7 +120,7 @@ class SmallSetTraining:
 
         def losses(batches: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
             logits = torch.func.vmap(one)(weights, buffers, torch.stack(list(batches)))
-            # Each network's weights get the gradient of its own mean.
+            # The mean is per network, so each network's weights get the gradient of its mean loss.
             values = F.cross_entropy(logits.flatten(0, 1), torch.cat(list(targets)), reduction="none")
             return values.view(len(batches), -1).mean(1).sum()
 

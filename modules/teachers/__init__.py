@@ -1,4 +1,4 @@
-"""Frozen networks that students learn from: loading, asking, caching, and temperatures."""
+"""Frozen teacher networks: loading, inference, caching of logits, and temperatures."""
 
 from .loading import TeacherFacts, load_teacher
 from .logit_cache import LogitCache

@@ -1,4 +1,4 @@
-"""Names of weights in other projects' files for the networks of the distillation benchmarks."""
+"""Weight names in other projects' files for the networks of the distillation benchmarks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import nn
 def benchmark_names(network: nn.Module) -> list[dict[str, str]]:
     """Return the names that other projects give to a network's weights.
 
-    The layouts belong to the ResNets, wide ResNets and VGGs of RepDistiller and mdistiller (their checkpoints are
-    shared by the CIFAR-100 tables) and to their ResNet-50, which many CIFAR repositories copy.
+    The layouts are from RepDistiller and mdistiller: ResNets, wide ResNets, VGGs, and a ResNet-50 that many CIFAR
+    repositories copy. Papers with CIFAR-100 tables share checkpoints in these layouts.
 
     Args:
         network: One of our ``cifar_*`` networks.
 
     Returns:
-        For each layout, the other project's name by our name. A layout that the network does not have gives names that
-        no file holds.
+        For each layout, a dictionary from our names to the other project's names. For layouts of other architectures,
+        the names match no file.
     """
     keys = list(network.state_dict())
     blocks = 1 + max((int(match[1]) for key in keys if (match := re.match(r"blocks\.(\d+)\.", key))), default=-1)
@@ -31,7 +31,7 @@ Layout = Callable[[str, int], str]
 
 
 def _resnet(key: str, blocks: int) -> str:
-    """Three stages ``layer1`` to ``layer3``, shortcuts ``downsample``."""
+    """Return the name in a layout with stages ``layer1`` to ``layer3`` and shortcuts ``downsample``."""
     key = _staged(key, blocks, "layer{}.{}")
     for ours, theirs in (
         (r"^stem\.0\.", "conv1."),
@@ -45,7 +45,7 @@ def _resnet(key: str, blocks: int) -> str:
 
 
 def _wide_resnet(key: str, blocks: int) -> str:
-    """Three stages ``block1.layer`` to ``block3.layer``, shortcuts ``convShortcut``."""
+    """Return the name in a layout with stages ``block1.layer`` to ``block3.layer`` and shortcuts ``convShortcut``."""
     key = _staged(key, blocks, "block{}.layer.{}")
     for ours, theirs in (
         (r"^stem\.", "conv1."),
@@ -59,7 +59,7 @@ def _wide_resnet(key: str, blocks: int) -> str:
 
 
 def _vgg(key: str, blocks: int) -> str:
-    """Five groups ``block0`` to ``block4``, each a sequence of convolution, norm and ReLU."""
+    """Return the name in a layout with groups ``block0`` to ``block4`` of convolution, norm and ReLU."""
     match = re.match(r"blocks\.(\d+)\.(\d)\.(.*)", key)
     if match is None:
         return key
@@ -68,12 +68,12 @@ def _vgg(key: str, blocks: int) -> str:
 
 
 def _imagenet_resnet(key: str, blocks: int) -> str:
-    """Shortcuts ``shortcut``, classifier ``linear``."""
+    """Return the name in a layout with shortcuts ``shortcut`` and classifier ``linear``."""
     return re.sub(r"^fc\.", "linear.", key.replace(".downsample.", ".shortcut."))
 
 
 def _staged(key: str, blocks: int, name: str) -> str:
-    """A block's number within three stages of as many blocks each."""
+    """Replace a block's index by its stage and its index within the stage, for three equal stages."""
     match = re.match(r"blocks\.(\d+)\.(.*)", key)
     if match is None:
         return key

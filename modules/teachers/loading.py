@@ -1,4 +1,4 @@
-"""Teachers by name, from a folder, or from a file of this or another project."""
+"""Teachers loaded by name, from a folder, or from a file of this or another project."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from .weights import load_weights
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """Facts about a teacher's images and classes, as far as its file says them."""
+    """Facts about a teacher's images and classes, as far as they are known."""
 
     image_size: int | None = None
-    """Height and width of its images in pixels."""
+    """Height and width of the teacher's images in pixels."""
     mean: Sequence[float] | None = None
-    """Mean per channel that its images were normalised by, on the scale of [0, 1]."""
+    """Mean per channel that the teacher's images were normalized with, on the scale [0, 1]."""
     std: Sequence[float] | None = None
-    """Standard deviation per channel, likewise."""
+    """Standard deviation per channel that the teacher's images were normalized with, on the same scale."""
     class_names: Sequence[str] | None = None
-    """Names of its classes, in the order of its logits."""
+    """Names of the teacher's classes, in the order of its logits."""
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> TeacherFacts:
-        """Take the facts out of a mapping; those that are missing or empty are unknown."""
+        """Read the facts from a mapping; missing or empty values are unknown."""
         return cls(**{name: facts.get(name) or None for name in cls.__dataclass_fields__})
 
 
@@ -48,18 +48,18 @@ def load_teacher(
 
     Args:
         source: A checkpoint of a recipe (``.ckpt``), a file of `save_network` or `recipes export` (``.safetensors``),
-            or a network's name: one of timm or ours, or ``local-dir:FOLDER``. By name its pretrained weights are
-            loaded.
-        num_classes: Classes it must tell apart; None takes any.
-        in_chans: Channels of an image.
-        network_args: Further arguments of a network given by name. ``checkpoint_path`` is a file of weights of any
-            project (`load_weights`) that replaces the pretrained weights; ``prefix`` is the common prefix of their
-            names. ``mean`` and ``std`` are the normalization of the network's images, if its file does not give it.
-            ``num_classes`` says how many classes it has, where ``num_classes`` is None.
-        student_classes: Classes of a network by name that has no pretrained weights, where ``num_classes`` is None.
+            or a network's name: a timm name, one of ours, or ``local-dir:FOLDER``. A name loads its pretrained weights.
+        num_classes: Required number of classes; None accepts any number.
+        in_chans: Number of image channels.
+        network_args: Further arguments of a network given by name. ``checkpoint_path`` is a file of weights from any
+            project (`load_weights`), used instead of the pretrained weights; ``prefix`` is the common prefix of its
+            names. ``mean`` and ``std`` are the statistics that the network's images were normalized with, if its file
+            does not give them. ``num_classes`` is the network's number of classes, if the argument ``num_classes`` is
+            None.
+        student_classes: Number of classes for a name without pretrained weights, if ``num_classes`` is None.
 
     Returns:
-        The network, and the facts that its file says.
+        The network, and the known facts.
 
     Raises:
         InputError: If there is no such file or network, it cannot be read, or it has other classes or channels.
@@ -129,7 +129,7 @@ def _by_name(
     if pretrained and not file:
         for statistic in ("mean", "std"):
             values = list(config.get(statistic) or [])
-            # timm adds the weights of the channels up where an image has fewer.
+            # If an image has fewer channels, timm sums the weights over the channels.
             facts[statistic] = values if len(values) == in_chans else [sum(values) / len(values)] * in_chans
         facts["class_names"] = config.get("label_names")
     return network, TeacherFacts.of(facts)
@@ -141,7 +141,7 @@ def _side(size: int | Sequence[int]) -> int:
 
 def _from_checkpoint(path: str) -> tuple[nn.Module, dict[str, Any]]:
     try:
-        # Memory-mapped, as the optimizer's state is not needed.
+        # Memory-mapped, because the optimizer's state is not needed.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         facts, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
         name = facts["network"]

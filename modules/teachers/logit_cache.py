@@ -1,4 +1,4 @@
-"""A network's logits on disk, found again by the images themselves."""
+"""Cache of a network's logits on disk, with the images' pixels as keys."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from ..core.files import replaced
 
 
 class LogitCache:
-    """Remembers logits by the content of each image, so nothing has to be known of data set, order or augmentation.
+    """Cache of logits by image content; it needs no information on data set, order or augmentation.
 
-    An image with exactly the same pixels as an earlier image, with augmentation off or replayed from the same seed,
-    finds its logits; any other image is computed and added. A batch is looked up with one wait for the device, and is
-    computed as a whole if one of its images is new. In memory are 16 bytes for each image; logits stay in the files,
-    which are mapped.
+    An image with exactly the pixels of an earlier image gets the cached logits. This happens if augmentation is off or
+    replayed from the same seed. Logits of other images are computed and added. A lookup waits once for the device, and
+    a batch with one new image is computed as a whole. The cache takes 16 bytes of memory per image; the logits stay in
+    memory-mapped files.
 
     Args:
-        folder: Where the logits of this network are. Every process of a run adds separate files.
+        folder: Folder with the logits of this network. Every process of a run adds separate files.
 
     Raises:
         InputError: If a file in the folder cannot be read.
     """
 
     LIMIT = 2**26
-    """Bytes of new logits after which they are saved without being asked."""
+    """Bytes of new logits that trigger a save."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.computed = 0
         self._keys = torch.empty(0, dtype=torch.int64)  # sorted, on the device of the images
-        self._rows = torch.empty(0, dtype=torch.int64)  # where each is, in all files one after the other
+        self._rows = torch.empty(0, dtype=torch.int64)  # row of each key in the concatenated files
         self._starts = torch.empty(0, dtype=torch.int64)
         self._files: list[Tensor] = []
         self._new: list[tuple[Tensor, Tensor]] = []
@@ -50,11 +50,11 @@ class LogitCache:
         return len(self._keys)
 
     def __call__(self, images: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits of images.
+        """Return the logits of images.
 
         Args:
             images: Shape ``(N, C, H, W)``.
-            compute: Gives the logits ``(N, classes)`` of images.
+            compute: Function from images to logits ``(N, classes)``.
 
         Returns:
             Float32, shape ``(N, classes)``.
@@ -75,7 +75,7 @@ class LogitCache:
         return logits
 
     def save(self) -> None:
-        """Write the new logits; a failing disk gives a warning and does not end the run."""
+        """Write the new logits; if the disk fails, warn and continue."""
         if not self._new:
             return
         keys, logits = (torch.cat(parts) for parts in zip(*self._new, strict=True))
@@ -92,7 +92,7 @@ class LogitCache:
         self._add([file])
 
     def _add(self, files: list[Path]) -> None:
-        """Make the logits of more files known."""
+        """Add the logits of more files."""
         found = [self._keys.cpu()]
         for file in files:
             try:
@@ -109,7 +109,7 @@ class LogitCache:
         self._rows = self._rows[first.to(self._rows.device)]
 
     def _read(self, rows: Tensor) -> Tensor:
-        """Logits of these rows."""
+        """Return the logits in these rows."""
         file = torch.bucketize(rows, self._starts, right=True) - 1
         logits = self._files[0].new_empty(len(rows), self._files[0].shape[1])
         for index in file.unique().tolist():
@@ -118,13 +118,13 @@ class LogitCache:
 
 
 def answering_folder(folder: Path, answer: Tensor) -> Path:
-    """Return the folder of the teacher that gives an answer, among folders with the same beginning of the name.
+    """Return the cache folder of the teacher with this output, among ``FOLDER``, ``FOLDER-2`` and so on.
 
-    The answer is kept in each folder and compared up to the rounding of other devices and batch sizes.
+    The output is stored in each folder and compared up to rounding differences between devices and batch sizes.
 
     Args:
         folder: The first folder to try; the others are called ``FOLDER-2``, ``FOLDER-3``, and so on.
-        answer: Logits of images that are always the same.
+        answer: Logits of fixed images.
     """
     answer = answer.float().cpu()
     tolerance = _ROUNDING if folder.name.endswith(("float32", "float64")) else _HALF_ROUNDING
@@ -143,19 +143,19 @@ def answering_folder(folder: Path, answer: Tensor) -> Path:
             known = safetensors.torch.load_file(file)["answer"]
         except (SafetensorError, KeyError, OSError) as error:
             raise InputError(f"cache file {file} cannot be read ({error}): remove its folder") from error
-        # A class that the teacher rules out has the logit -inf.
+        # A class with teacher probability 0 has the logit -inf.
         scale = known[known.isfinite()].abs().max() if known.isfinite().any() else 0.0
         if known.shape == answer.shape and torch.allclose(known, answer, rtol=0, atol=tolerance * float(scale)):
             return place
     raise AssertionError
 
 
-# Largest difference of two answers of one teacher, as a share of the largest logit.
+# Largest difference between two outputs of one teacher, as a share of the largest logit.
 _ROUNDING, _HALF_ROUNDING = 1e-4, 3e-2
 
 
 def _distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The different keys, sorted, and where the first of each is."""
+    """Return the distinct keys, sorted, and the index of the first occurrence of each."""
     keys, order = keys.sort(stable=True)
     first = torch.ones_like(keys, dtype=torch.bool)
     first[1:] = keys[1:] != keys[:-1]
@@ -163,7 +163,7 @@ def _distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def image_keys(images: Tensor) -> Tensor:
-    """A 64-bit number for each image, the same for the same bits on any device.
+    """Compute a 64-bit key of each image; equal bits give equal keys on any device.
 
     Args:
         images: Shape ``(N, C, H, W)``, of any floating-point type.
@@ -176,7 +176,7 @@ def image_keys(images: Tensor) -> Tensor:
     factors = _factors(size, images.device)
     keys = []
     for part in images.split(max(1, _CHUNK // size)):
-        # Few different values, such as those of 8-bit images, have many low bits in common; this spreads them.
+        # If images have few different values, e.g. 8-bit ones, many low bits are equal; this mixes them.
         mixed = part.flatten(1).view(bits).long() * _MIX
         keys.append(((mixed ^ (mixed >> 29)) * factors).sum(1))
     return torch.cat(keys)
@@ -184,12 +184,12 @@ def image_keys(images: Tensor) -> Tensor:
 
 @cache
 def _factors(size: int, device: torch.device) -> Tensor:
-    """Odd random factors, one for each pixel."""
+    """Return odd random factors, one per pixel."""
     generator = torch.Generator().manual_seed(size)
     return (torch.randint(-(2**62), 2**62, (size,), generator=generator) * 2 + 1).to(device)
 
 
-# Pixels turned into 64-bit integers at a time.
+# Number of pixels that are converted to 64-bit integers at once.
 _CHUNK = 2**22
 
 # 2^64 over the golden ratio, as a signed number: the usual multiplier of multiplicative hashing.

@@ -1,4 +1,4 @@
-"""A trained network that only answers, and stays out of the module that it teaches."""
+"""Frozen teacher networks that stay outside the module they teach."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ..networks import fastest_memory_format, to_memory_format
 
 
 class Teacher:
-    """A frozen network, in evaluation mode and without gradients.
+    """Frozen network in evaluation mode, without gradients.
 
-    It is no `nn.Module`, so the module that holds it neither trains, nor saves, nor sends it to other processes; that
-    module passes on its own moves and casts through :meth:`apply`. Copies of the module share it.
+    It is no `nn.Module`, so the module that holds it does not train it, save it or send it to other processes. That
+    module passes moves and casts on through :meth:`apply`. Copies of the module share the teacher.
 
     Args:
-        network: Maps images to logits ``(N, C)``, or to a tuple, a mapping or an object that holds them: its first
-            entry, or its ``logits``. It is frozen and moved where it stands.
-        image_size: Height and width in pixels that images of another size are resized to (bicubic) before the network
-            sees them; None leaves them as they are.
-        layers: Names of the layers to capture too.
+        network: Maps images to logits ``(N, C)``, or to a tuple with the logits first, or to a mapping or object with
+            ``logits``. It is frozen and moved in place.
+        image_size: Height and width in pixels that images of another size are resized to (bicubic); None does not
+            resize.
+        layers: Names of layers to capture.
         compile: Run the network through `torch.compile`.
-        mean: Mean per channel that the network's images were normalised by; None if it is not known.
-        std: Standard deviation per channel, likewise.
+        mean: Mean per channel that the network's images were normalized with; None if unknown.
+        std: Standard deviation per channel that the network's images were normalized with; None if unknown.
 
     Raises:
-        InputError: If the network has no such layer, or ``std`` holds a value that is not positive.
+        InputError: If the network has no such layer, or a value of ``std`` is not positive.
     """
 
     def __init__(
@@ -59,16 +59,16 @@ class Teacher:
             compile_network(network, hooked=bool(layers))
 
     def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits of images ``(N, C, H, W)``, and the outputs of the layers."""
+        """Return the logits of images ``(N, C, H, W)``, and the outputs of the layers."""
         like = next(self.network.parameters(), None)
         if like is not None and like.device != images.device:
-            self.network.to(images.device)  # strategies that shard move modules in ways of their own
+            self.network.to(images.device)  # sharding strategies may move modules without `_apply`
         if self._affine is not None:
             scale, shift = (value.to(images.device) for value in self._affine)
             images = (images.float() * scale + shift).to(images.dtype)
         if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
-            # Not every device can do it in half precision.
+            # Some devices cannot resize in half precision.
             images = F.interpolate(images.float(), size, mode="bicubic", antialias=True).to(images.dtype)
         self.features.start()
         with torch.no_grad():
@@ -76,12 +76,13 @@ class Teacher:
         return logits if self._order is None else logits[:, self._order], self.features.maps()
 
     def renormalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Turn images that were normalised by ``mean`` and ``std`` into images as this network knows them.
+        """Convert images normalized with ``mean`` and ``std`` to this network's normalization.
 
-        An image x becomes ``(x std + mean - own mean) / own std``. Equal statistics change nothing.
+        An image x becomes ``(x · std + mean - m) / s``, where m and s are the network's mean and standard deviation.
+        Equal statistics change nothing.
 
         Args:
-            mean: Mean per channel, on the scale of [0, 1].
+            mean: Mean per channel, on the scale [0, 1].
             std: Standard deviation per channel, on the same scale.
 
         Raises:
@@ -98,17 +99,17 @@ class Teacher:
             self._affine = scale.float().view(-1, 1, 1), shift.float().view(-1, 1, 1)
 
     def reorder(self, order: Sequence[int] | None) -> None:
-        """Give the logits in another order: entry i becomes the logit of the network's class ``order[i]``."""
+        """Reorder the logits: entry i becomes the logit of the network's class ``order[i]``."""
         self._order = None if order is None or list(order) == sorted(order) else list(order)
 
     @property
     def networks(self) -> list[nn.Module]:
-        """The networks that it asks."""
+        """List of the networks that are run."""
         return [self.network]
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the images it takes."""
+        """Data type of the teacher's images."""
         return next((value.dtype for value in self.network.parameters() if value.is_floating_point()), torch.float32)
 
     def apply(self, function: Any) -> None:
@@ -119,7 +120,7 @@ class Teacher:
         return self
 
     def digest(self) -> str:
-        """Hexadecimal digits that any change of the network or its weights changes."""
+        """Return hexadecimal digits that change with any change of the network or its weights."""
         digest = hashlib.sha256(f"{self.network!r} {self.image_size}".encode())
         for name, value in self.network.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -128,14 +129,14 @@ class Teacher:
 
 
 class MeanTeacher:
-    """Several teachers as one: the weighted mean of their logits, ``sum_i w_i z_i / sum_i w_i``.
+    """Several teachers as one: the weighted mean of their logits, ``Σ_i w_i z_i / Σ_i w_i``.
 
     Args:
         teachers: The teachers.
-        weights: Weight of each; None weighs them alike.
+        weights: Weights w of the teachers; None weighs them equally.
 
     Raises:
-        InputError: If there are not as many weights as teachers, or a weight is not positive.
+        InputError: If the numbers of weights and teachers differ, or a weight is not positive.
     """
 
     def __init__(self, teachers: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
@@ -148,7 +149,7 @@ class MeanTeacher:
         self.weights = [weight / sum(weights) for weight in weights]
 
     def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits of images ``(N, C, H, W)``, and no features."""
+        """Return the logits of images ``(N, C, H, W)``, and no features."""
         answers = [teacher(images)[0] for teacher in self.teachers]
         if len({answer.shape for answer in answers}) > 1:
             raise InputError(
@@ -159,12 +160,12 @@ class MeanTeacher:
 
     @property
     def networks(self) -> list[nn.Module]:
-        """The networks that it asks."""
+        """List of the networks that are run."""
         return [teacher.network for teacher in self.teachers]
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the images they take."""
+        """Data type of the teachers' images."""
         return self.teachers[0].dtype
 
     def apply(self, function: Any) -> None:
@@ -176,13 +177,13 @@ class MeanTeacher:
         return self
 
     def digest(self) -> str:
-        """Hexadecimal digits that any change of the networks, their weights or the mean changes."""
+        """Return hexadecimal digits that change with any change of the networks, their weights or the mean."""
         parts = [f"{weight} {teacher.digest()}" for weight, teacher in zip(self.weights, self.teachers, strict=True)]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 
 def _logits(output: Any) -> Tensor:
-    """The logits in a network's output: the output, its ``logits``, or its first entry."""
+    """Return the logits in a network's output: the output, its ``logits``, or its first entry."""
     if isinstance(output, Tensor):
         return output
     found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)

@@ -14,23 +14,23 @@ from ..losses import ats_probabilities, derived_average, wrong_class_variance
 def temperature_grid(
     logits: Tensor, labels: Tensor, *, tau_true: Sequence[float], tau_wrong: Sequence[float]
 ) -> list[dict[str, float]]:
-    """Means over all samples of the statistics of `ats_probabilities`, for every pair of temperatures.
+    """Compute means of statistics of the `ats_probabilities` over all samples, for each pair of temperatures.
 
-    Names follow https://arxiv.org/abs/2210.04427. A student learns most from a teacher that leaves the wrong
-    classes something to divide (the derived average) and divides it unevenly (the inherent variance); their product is
-    the derived variance. The published theory takes population variances.
+    The names are from https://arxiv.org/abs/2210.04427. A student learns most if the teacher gives the wrong classes a
+    large total probability (derived average) and divides it unevenly (inherent variance). For each sample the derived
+    variance is ((C - 1) · derived average)² · inherent variance. The paper's theory uses population variances.
 
     Args:
-        logits: The teacher's, shape ``(N, C)``.
+        logits: The teacher's logits, shape ``(N, C)``.
         labels: Class indices, shape ``(N,)``.
         tau_true: Temperatures of the true class.
         tau_wrong: Temperatures of all other classes.
 
     Returns:
-        A row for each pair: ``tau_true``, ``tau_wrong``; the means ``true_probability``, ``derived_average``,
-        ``derived_variance`` (of the wrong classes' probabilities) and ``inherent_variance`` (of the wrong classes'
-        probabilities among themselves); ``wrong``, the share of samples where another class is more probable than the
-        label, and ``left``, the share for which that is so only because of the temperatures.
+        One row per pair: ``tau_true``, ``tau_wrong`` and six means. ``true_probability`` is the label's probability,
+        ``derived_average`` and ``derived_variance`` are mean and variance of the wrong classes' probabilities.
+        ``inherent_variance`` is their variance after division by their sum. ``wrong`` is the share of samples where
+        another class is more probable than the label. ``left`` is the share where this is true after scaling only.
 
     Raises:
         InputError: If there are no samples or temperatures, a temperature is not positive, there are fewer than two
@@ -42,7 +42,7 @@ def temperature_grid(
     _check(logits, labels)
     pairs = [(true, wrong) for true in tau_true for wrong in tau_wrong]
     sums = torch.zeros(len(pairs), len(_NAMES), dtype=torch.float64)
-    # A few samples at a time, as everything below is in float64 and of the logits' shape.
+    # A few samples at a time, because all tensors below are float64 and have the logits' shape.
     size = max(1, _CHUNK // logits.shape[1])
     for part, classes in zip(logits.split(size), labels.split(size), strict=True):
         if not part.isfinite().all():
@@ -59,16 +59,16 @@ def temperature_grid(
 
 _NAMES = ("true_probability", "derived_average", "derived_variance", "inherent_variance", "wrong", "left")
 
-# Logits that are looked at together.
+# Number of logits that are processed at once.
 _CHUNK = 2**20
 
 
 def _sums(logits: Tensor, labels: Tensor, pairs: Sequence[tuple[float, float]]) -> Tensor:
-    """Sums over samples of the values that `_NAMES` names, a row for each pair of temperatures."""
+    """Return sums over samples of the statistics in `_NAMES`, one row per pair of temperatures."""
     of_true = labels.unsqueeze(1)
 
     def leads(scores: Tensor) -> Tensor:
-        # Not the first of the greatest, where two classes have the same.
+        # Not argmax: if two classes are equal, the label still leads.
         return scores.gather(1, of_true).squeeze(1) >= scores.amax(1)
 
     right = leads(logits)

@@ -21,19 +21,18 @@ _NAMES = ("state_dict", "model", "net", "network", "model_state_dict", "model_st
 
 
 def load_weights(network: nn.Module, path: str | Path, *, prefix: str | None = None) -> None:
-    """Put the weights of a file into a network.
+    """Load the weights of a file into a network.
 
-    A file is a state dict or a checkpoint that holds one, as ``.safetensors`` or by `torch.save`. Its names are the
-    network's names, possibly behind a common prefix such as ``model.`` or ``module.``, or the names of
-    `benchmark_names`.
+    A file is a state dict or a checkpoint that holds one, as ``.safetensors`` or from `torch.save`. Its names are the
+    network's, possibly with a common prefix such as ``model.`` or ``module.``, or the names of `benchmark_names`.
 
     Args:
         network: The network; all its weights must be in the file.
         path: The file.
-        prefix: Beginning of the names of the network's weights in the file; None finds it.
+        prefix: Common prefix of the network's weights in the file; None finds it.
 
     Raises:
-        InputError: If the file cannot be read, has no weights or several sets that fit, or does not fit the network.
+        InputError: If the file cannot be read, has no weights or several matching sets, or does not fit the network.
 
     Examples:
         >>> network = nn.Linear(2, 2)
@@ -42,7 +41,7 @@ def load_weights(network: nn.Module, path: str | Path, *, prefix: str | None = N
     """
     weights = read_weights(path)
     own = network.state_dict()
-    # Files of old versions of torch lack these counters, which evaluation does not read.
+    # Files of old torch versions lack these counters; evaluation does not use them.
     counters = {key for key in own if key.endswith("num_batches_tracked")}
     layouts = [{key: key for key in own}, *benchmark_names(network)]
     found: dict[str, dict[str, str]] = {}
@@ -62,7 +61,7 @@ def load_weights(network: nn.Module, path: str | Path, *, prefix: str | None = N
     ((start, names),) = found.items()
     chosen = {key: weights[start + names[key]] for key in own if start + names[key] in weights}
     spare = {key for key in weights if key.startswith(start)} - {start + names[key] for key in own}
-    # Wide ResNets in the layout of TRADES, as in RobustBench, hold a copy of a stage that their pass leaves out.
+    # Wide ResNets in the layout of TRADES, as in RobustBench, hold an unused copy of a stage.
     spare = {key for key in spare if not key.startswith(f"{start}sub_block1.")}
     if spare:
         raise InputError(
@@ -79,7 +78,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Return the tensors of a state dict, or of a checkpoint that holds one.
 
     Args:
-        path: A file ``.safetensors`` or of `torch.save`; of the latter, only tensors and plain values are read.
+        path: A ``.safetensors`` file or a file of `torch.save`, with only tensors and plain values.
 
     Raises:
         InputError: If the file is missing, cannot be read, or holds no weights.
@@ -90,12 +89,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if Path(path).suffix == ".safetensors":
             content: Any = safetensors.torch.load_file(path)
         else:
-            # Checkpoints often hold the options of their run, and its best accuracy as a number of numpy.
+            # Checkpoints often hold the options of their run, and its best accuracy as a numpy number.
             with torch.serialization.safe_globals(_PLAIN):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError) as error:
         raise InputError(f"teacher file {path} cannot be read: {_first_line(error)}") from error
-    except Exception as error:  # pickle's own, and torch's for what is no plain value
+    except Exception as error:  # from pickle, and from torch for values that are not plain
         raise InputError(
             f"teacher file {path} holds more than tensors and plain values ({_first_line(error)}): save its state_dict"
             " alone with torch.save"
@@ -104,21 +103,21 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     for holder in (content, *(holders.get(name) for name in _NAMES)):
         if found := _tensors(holder):
             return {_plain(key): value for key, value in found.items()}
-    # Under names of the file's own, such as student and teacher: they become the beginnings of the weights' names.
+    # Other names in the file, such as student and teacher, become prefixes of the weights' names.
     if found := {f"{name}.{_plain(key)}": value for name in holders for key, value in _tensors(holders[name]).items()}:
         return found
     raise InputError(f"teacher file {path} holds no weights: give a state dict, or a checkpoint with `state_dict`")
 
 
 def _tensors(holder: Any) -> dict[str, Tensor]:
-    """The tensors of a mapping that holds little else."""
+    """Return the tensors of a mapping, or nothing if they are not the majority of its entries."""
     if not isinstance(holder, Mapping):
         return {}
     found = {str(key): value for key, value in holder.items() if isinstance(value, Tensor)}
     return found if len(found) > len(holder) / 2 else {}
 
 
-# Holders of options and numbers, which do nothing else when they are made. Some modules have been renamed.
+# Types of options and numbers that are safe to unpickle. Some modules have been renamed.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 _ARRAY: Any = np.zeros(0).__reduce__()[0]
 _PLAIN: list[Any] = [
@@ -133,12 +132,12 @@ _PLAIN: list[Any] = [
 
 
 def _plain(key: str) -> str:
-    """Return a name without the prefixes of parallel and compiled wrappers."""
+    """Remove the prefixes of parallel and compiled training from a name."""
     return key.removeprefix("module.").replace("_orig_mod.", "")
 
 
 def _prefixes(weights: Mapping[str, Tensor], names: Mapping[str, str], counters: set[str]) -> list[str]:
-    """Beginnings that a weight's name has in a file."""
+    """Return the possible prefixes of the network's weights in a file."""
     name = next((theirs for ours, theirs in names.items() if ours not in counters), None)
     if name is None:
         return []
@@ -147,7 +146,7 @@ def _prefixes(weights: Mapping[str, Tensor], names: Mapping[str, str], counters:
 
 
 def _unfit(weights: Mapping[str, Tensor], layouts: list[dict[str, str]], path: str | Path, prefix: str | None) -> str:
-    """Name the weights that the file lacks of its nearest layout."""
+    """Return a message with the weights that the file lacks, for the layout that fits best."""
     lacking = [[key for key in names.values() if (prefix or "") + key not in weights] for names in layouts]
     missing = min(lacking, key=len)
     under = "" if prefix is None else f" under the prefix {prefix!r}"
