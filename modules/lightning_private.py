@@ -89,7 +89,8 @@ class _EndsEpoch(_FitLoop):
 
     @property
     def done(self) -> bool:
-        return self.epoch_progress.current.processed != self.unfinished_epoch and super().done
+        ended = self.epoch_progress.current.processed  # type: ignore[attr-defined]
+        return ended != self.unfinished_epoch and super().done
 
 
 def mark_as_saved(callback: ModelCheckpoint, step: int) -> None:
