@@ -1,4 +1,4 @@
-"""Write the tables of the README and of the pages in `docs/` from the rows in `results/`.
+"""Write the tables of the README and of the pages in `docs/` from the rows in `results/` and the heads of the recipes.
 
 python benchmarks/readme_tables.py          # rewrites README.md and the pages below docs/
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import tables_of_accuracy as accuracy
 import tables_of_cost as cost
 from tables import ROOT
+from tables_of_techniques import techniques
 
 
 def quickstart() -> str:
@@ -23,6 +24,7 @@ PARTS = {
     "accuracy": accuracy.accuracies,
     "speed": cost.speed,
     "quickstart": quickstart,
+    "techniques": techniques,
     "pruning": accuracy.pruning,
     "keep hardest": accuracy.keep_hardest,
     "distillation": accuracy.distillation,
