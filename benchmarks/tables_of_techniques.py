@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from lightning_recipes.recipes.cli.catalog import Recipe, describe, find, names
+from lightning_recipes.recipes.cli.catalog import (  # pyright: ignore[reportMissingImports]
+    Recipe,
+    describe,
+    find,
+    names,
+)
 from tables import ROOT, table
 
 # Parts that a technique does not decide.

@@ -62,7 +62,8 @@ def test_recipes_and_overlays_on_them_can_be_built(recipe, overlays):
     machine = ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
     arguments = ["fit", *configs, *machine, "--trainer.fast_dev_run", "true"]
     if "teacher" in overlays:
-        make_teacher("other/convnet/checkpoints/best.ckpt", getattr(datamodules, content["data"]["class_path"])())
+        plain = RecipesCLI(*recipe_files.resolve(["fit", "-c", PLAIN if recipe in KINDS else recipe, *machine]))
+        make_teacher("other/convnet/checkpoints/best.ckpt", plain.datamodule)
         arguments += ["--model.objective.teacher", "other/convnet/checkpoints/best.ckpt"]
     if content["model"]["class_path"] == "DatasetDistillation" and {"compile", "teacher"} & set(overlays):
         # It has no network to compile or teach.
