@@ -89,6 +89,14 @@ class SetStart:
                     f" the data has {self.num_classes} of {tuple(first.shape[2:])}: give a set of the same data"
                 )
             data = self._facts()
+            names = [str(name) for name in facts["class_names"]]
+            known = [str(name) for name in getattr(data, "class_names", None) or names]
+            # Data without class names has numbers in its file.
+            if names not in (known, [str(label) for label in range(self.num_classes)]):
+                file, other = next(pair for pair in zip(names, known, strict=True) if pair[0] != pair[1])
+                raise InputError(
+                    f"init {self.init} has class {file!r} where the data has {other!r}: give a set of the same data"
+                )
             # With equal statistics the images stay as they are, bit for bit.
             if data is not None and (facts["mean"], facts["std"]) != (list(data.mean), list(data.std)):
                 scale, offset = (torch.tensor(facts[name]).view(-1, 1, 1) for name in ("std", "mean"))
