@@ -33,7 +33,7 @@ class Digits(ImageDataModule):
         super().__init__(batch_size=batch_size, **kwargs)
 
     def _read(self, part: str) -> tuple[Tensor, Tensor]:
-        images, labels = _parts()["train" if part == "train" else "test"]
+        images, labels = _parts()[part]
         return images.clone(), labels.clone()
 
 
