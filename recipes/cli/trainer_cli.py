@@ -319,6 +319,7 @@ def quieten() -> None:
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*treespec, LeafSpec.*",
+        ".*`tensorboardX` has been removed.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", message)

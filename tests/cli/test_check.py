@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.trainer.connectors.logger_connector import logger_connector
 from lightning_recipes.recipes.cli import catalog
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -85,3 +86,10 @@ def test_data_is_not_needed_to_check_but_a_teacher_is(recipes, monkeypatch):
     )
     assert refused == taught
     assert set(re.findall(r"^(\S+): ok$", result.out, re.MULTILINE)) == set(names) - taught
+
+
+def test_nothing_is_said_of_a_logger_that_is_not_installed(recipes, monkeypatch):
+    for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
+        monkeypatch.setattr(logger_connector, name, False)
+    result = recipes("check digits/supervised")
+    assert (result.code, result.err, result.warnings) == (0, "", [])
