@@ -52,7 +52,11 @@ def parameter_groups(
     options: dict[str, dict[str, Any]] = {name: {} for name in named}
     if not decay_biases_and_norms:
         own = getattr(network, "no_weight_decay", set)()
-        exempt = {id(value) for name, value in network.named_parameters() if name in own}
+        exempt = {
+            id(value)
+            for name, value in network.named_parameters()
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in own)
+        }
         for name, value in named.items():
             if value.ndim <= 1 or name.endswith(".bias") or id(value) in exempt:
                 options[name]["weight_decay"] = 0.0

@@ -40,6 +40,14 @@ def test_weight_decay_is_that_of_timms_create_optimizer():
     assert ours["blocks.0.attn.qkv.weight"] == 0.05
 
 
+def test_a_network_may_name_what_does_not_decay_by_patterns():
+    network = transformer()
+    network.no_weight_decay = lambda: {"pos_embed", "patch_embed.*"}
+    ours = options_of(optimizer_of(network, decay_biases_and_norms=False), network, "weight_decay")
+    assert ours == options_of(create_optimizer_v2(network, opt="adamw", weight_decay=0.05), network, "weight_decay")
+    assert ours["patch_embed.proj.weight"] == 0
+
+
 def test_rates_fall_by_the_layer():
     network = transformer()
     rates = options_of(optimizer_of(network, layer_decay=0.5), network, "lr")
