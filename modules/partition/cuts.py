@@ -357,6 +357,7 @@ def _tiles(passed: Trace, start: int, end: int, known: list[str]) -> tuple[dict[
         known: Names of the layers before the first cut point.
     """
     layers: dict[str, nn.Module] = {}
+    extra: Call | None = None
     while start != end:
         starting = [
             call
@@ -364,11 +365,13 @@ def _tiles(passed: Trace, start: int, end: int, known: list[str]) -> tuple[dict[
             if call.start == start and call.end is not None and start < call.end <= end and call.times == 1
         ]
         fitting = [call for call in starting if not call.extras]
+        # Some of its inner layers may fit.
+        extra = extra or next((call for call in starting if call.extras), None)
         largest = max(fitting, key=lambda call: (call.end or 0, call.order), default=None)
         layers |= _without_effect(passed, start, [*known, *layers, *([largest.name] if largest else [])])
         if largest is None:
-            if starting:
-                return layers, f"{starting[-1].name} takes {' and '.join(starting[-1].extras)} besides the features"
+            if extra is not None:
+                return layers, f"{extra.name} takes {' and '.join(extra.extras)} besides the features"
             return layers, "the network computes something between its layers"
         layers[largest.name] = largest.module
         start = largest.end or 0

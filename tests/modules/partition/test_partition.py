@@ -167,6 +167,21 @@ def test_a_block_that_gets_more_than_the_features_is_not_complete(extra, names):
     assert parts.units[1].complete == (not names)
 
 
+def test_a_block_whose_first_layer_fits_is_not_complete_for_its_second_tensor():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+
+        def forward(self, x, guide):
+            return self.inner(x).relu() * guide
+
+    network = Guided(guide=torch.ones(8))
+    network.blocks = nn.ModuleList(Scaled() for _ in network.blocks)
+    unit = partition(network, torch.zeros(2, 2, 2, 2)).units[1]
+    assert unit.obstacle == "blocks.1 takes guide besides the features"
+
+
 def test_rotary_position_embeddings_are_named_as_the_reason():
     network = timm.create_model("vit_small_patch16_dinov3", num_classes=10, img_size=64)
     unit = partition(network, torch.zeros(2, 3, 64, 64)).units[5]
